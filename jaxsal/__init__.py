@@ -1,0 +1,1 @@
+"""jaxsal: attribution for any JAX function."""

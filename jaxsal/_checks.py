@@ -1,0 +1,86 @@
+"""Input checks, all in one voice: what is wrong, what was got, what was expected, what to do.
+
+Shapes and types are checked always, since they are known even inside ``jax.jit``. Values (NaN, a class out of range)
+are checked where they can be read: not on tracers, not on arrays spread over several hosts.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def message(what: str, got: Any, expected: str, hint: str = "") -> str:
+    """One line: ``what: got G, expected E. Hint.``"""
+    line = f"{what}: got {got}, expected {expected}"
+    return f"{line}. {hint}" if hint else line
+
+
+def nearest(name: str, names: Iterable[str], count: int = 5) -> list[str]:
+    """The given names, most similar to ``name`` first (case does not count), at most ``count`` of them."""
+    names = list(dict.fromkeys(names))
+
+    def likeness(other: str) -> float:
+        a, b = name.lower(), other.lower()
+        return difflib.SequenceMatcher(None, a, b).ratio() + (0.5 if a and (a in b or b in a) else 0.0)
+
+    return sorted(names, key=likeness, reverse=True)[:count]
+
+
+def choice(what: str, got: Any, names: Iterable[str]) -> None:
+    """Raise ``ValueError`` unless ``got`` is one of ``names``; the message lists them, nearest first."""
+    names = list(names)
+    if got not in names:
+        near = ", ".join(nearest(str(got), names, count=8))
+        more = "" if len(names) <= 8 else f" (and {len(names) - 8} more)"
+        raise ValueError(message(f"unknown {what}", repr(got), f"one of: {near}{more}"))
+
+
+def readable(array: Any) -> bool:
+    """Whether the values of ``array`` can be looked at here and now."""
+    if isinstance(array, jax.core.Tracer):
+        return False
+    return not isinstance(array, jax.Array) or array.is_fully_addressable
+
+
+def images(x: Any, what: str = "images") -> jax.Array:
+    """Check a batch of images ``float[n h w c]`` and return it as a JAX array.
+
+    Raises:
+      TypeError: not an array of floating-point numbers.
+      ValueError: not of rank 4, an empty axis, or NaN/infinite values.
+    """
+    if not isinstance(x, jax.Array | np.ndarray):
+        raise TypeError(message(what, type(x).__name__, "an array float[n h w c]", "See js.images.read."))
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(message(what, f"dtype {x.dtype}", "floating point", "Divide 8-bit images by 255 first."))
+    if x.ndim != 4:
+        hint = "Add a batch axis: x[None]." if x.ndim == 3 else ""
+        raise ValueError(message(what, f"shape {tuple(x.shape)}", "[n h w c] (rank 4)", hint))
+    if 0 in x.shape:
+        raise ValueError(message(what, f"shape {tuple(x.shape)}", "no empty axis"))
+    if x.shape[1] <= 4 < x.shape[3]:
+        hint = "This looks like channels-first; use x.transpose(0, 2, 3, 1)."
+        raise ValueError(message(what, f"shape {tuple(x.shape)}", "[n h w c], channels last", hint))
+    finite(x, what)
+    return jnp.asarray(x)
+
+
+def finite(x: Any, what: str) -> None:
+    """Raise ``ValueError`` if ``x`` can be read and holds NaN or infinity."""
+    if readable(x) and not bool(jnp.isfinite(x).all()):
+        bad = int((~jnp.isfinite(x)).sum())
+        raise ValueError(message(what, f"{bad} NaN or infinite values", "finite numbers"))
+
+
+def positive(what: str, value: Any, kind: type | tuple[type, ...] = int) -> None:
+    """Raise unless ``value`` is a positive number of the given kind."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(message(what, repr(value), f"a positive {'integer' if kind is int else 'number'}"))
+    if not value > 0:
+        raise ValueError(message(what, value, "more than 0"))

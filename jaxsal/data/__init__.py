@@ -1,0 +1,1 @@
+"""Images, scenes and data sets."""
