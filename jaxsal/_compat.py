@@ -1,0 +1,76 @@
+"""The one place that touches ``jax.extend`` or looks at versions.
+
+Written for jax 0.10; names that moved in a later release are resolved here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core as _core
+from jax.extend.core import primitives
+
+ClosedJaxpr = _core.ClosedJaxpr
+Jaxpr = _core.Jaxpr
+JaxprEqn = _core.JaxprEqn
+Literal = _core.Literal
+Primitive = _core.Primitive
+Var = _core.Var
+jaxpr_as_fun = _core.jaxpr_as_fun
+
+name_p = primitives.name_p
+jit_p = primitives.jit_p
+remat_p = primitives.remat_p
+scan_p = primitives.scan_p
+cond_p = primitives.cond_p
+while_p = primitives.while_p
+custom_jvp_call_p = primitives.custom_jvp_call_p
+custom_vjp_call_p = primitives.custom_vjp_call_p
+closed_call_p = primitives.closed_call_p
+max_p = primitives.max_p
+min_p = primitives.min_p
+clamp_p = primitives.clamp_p
+
+
+def bind(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
+    """Evaluate one equation as it stands, keeping its own derivative rules."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    functions: Sequence[Any] = ()
+    if not isinstance(params, dict):  # releases before and after 0.10 return (functions, params)
+        functions, params = params
+    with eqn.ctx.manager:
+        out = eqn.primitive.bind(*functions, *values, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def subjaxprs(eqn: JaxprEqn) -> Iterator[tuple[tuple[str, int], Jaxpr]]:
+    """The jaxprs among an equation's parameters, each with (parameter name, index) to tell it apart."""
+    for key, value in eqn.params.items():
+        for index, item in enumerate(value if isinstance(value, tuple | list) else (value,)):
+            if isinstance(item, ClosedJaxpr):
+                yield (key, index), item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield (key, index), item
+
+
+def source_line(eqn: JaxprEqn) -> str:
+    """``file:line (function)`` of the user's code that made an equation, or '' if unknown."""
+    trace = getattr(eqn.source_info, "traceback", None)
+    if trace is None:
+        return ""
+    frames = traceback.extract_tb(trace.as_python_traceback())
+    ours = ("/jax/", "/jaxlib/", "/flax/", "/jaxsal/tracing/", "/equinox/", "/haiku/", "/jaxtyping/", "/beartype", "<@")
+    user = [f for f in frames if not any(part in f.filename for part in ours)]
+    if not (user or frames):
+        return ""
+    # extract_tb lists the outermost call first; the innermost user frame is the line that made the equation.
+    frame = (user or frames)[-1]
+    return f"{frame.filename}:{frame.lineno} ({frame.name})"
+
+
+def is_tracer(x: Any) -> bool:
+    """Whether ``x`` is an abstract value of some transformation."""
+    return isinstance(x, jax.core.Tracer)
