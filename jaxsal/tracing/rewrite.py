@@ -29,7 +29,9 @@ _FOLD_LIMIT = 1 << 20  # elements; larger constants are left to the compiler
 
 
 class Visitor(Protocol):
-    """What a rewrite does; see the module text."""
+    """What a rewrite does; see the module text. ``changes`` counts the equations given other outputs or derivatives."""
+
+    changes: int
 
     def wants(self, jaxpr: c.Jaxpr, path: Path) -> bool:
         """Whether anything inside ``jaxpr`` must be seen."""
@@ -175,11 +177,10 @@ def _emitted_shapes(run: Callable, args: list[Any], given: list[Any]) -> Values:
 
 
 def _custom(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values) -> tuple[list, Values]:
-    """The primal code of a function with a custom derivative; its own rule stays wherever the value does."""
-    sub = eqn.params["call_jaxpr"]
+    """The primal code of a function with a custom derivative, whose own rule stays if nothing inside was changed."""
+    sub, before = eqn.params["call_jaxpr"], visitor.changes
     outs, emitted = interpret(sub.jaxpr, sub.consts, values, visitor, fed, (*here, ("call_jaxpr", 0)))
-    keeps_value = not fed and getattr(visitor, "reads_only", False)
-    return (c.bind(eqn, values) if keeps_value else outs), emitted
+    return (outs if visitor.changes > before else c.bind(eqn, values)), emitted
 
 
 _RECURSE: dict[Any, Callable[..., tuple[list, Values]]] = {

@@ -65,17 +65,14 @@ def _find(jaxpr: c.Jaxpr, path: Path = (), lead: tuple[int, ...] = (), readable:
     return found
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _TapVisitor:
     """Emits the values at ``read``, puts fed values in place of those at ``write``, adds fed values at ``add``."""
 
     read: frozenset[Path]
     write: frozenset[Path]
     add: frozenset[Path]
-
-    @property
-    def reads_only(self) -> bool:
-        return not (self.write or self.add)
+    changes: int = 0
 
     def wants(self, jaxpr: c.Jaxpr, path: Path) -> bool:
         return any(p[: len(path)] == path for p in self.read | self.write | self.add)
@@ -88,6 +85,7 @@ class _TapVisitor:
             value = fed[path]
         if path in self.add:
             value = value + fed[path]
+        self.changes += path in fed
         (out,) = c.bind(eqn, [value])
         return [out], {path: out} if path in self.read else {}
 

@@ -1,0 +1,202 @@
+"""Rule tables: re-route the backward pass of any JAX function, without hooks and without editing it.
+
+``reroute(f, table)`` has the value of ``f`` and another derivative: every equation that a rule of the table matches is
+replaced by a ``jax.custom_vjp`` whose backward pass *is* the rule. ``jax.vjp`` does the rest: sums at fan-outs,
+residual connections, loops. An empty table changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsal import _compat as c
+from jaxsal.tracing.rewrite import Path, Values, interpret
+
+Rule: TypeAlias = Callable[["Site", list[Any], list[Any], list[Any]], Sequence[Any]]
+"""``rule(site, inputs, outputs, cotangents) -> cotangents of the inputs`` (None for zero)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """One equation of the function being re-routed, as a rule sees it."""
+
+    eqn: Any
+    values: tuple[Any, ...]
+
+    @property
+    def primitive(self) -> Any:
+        """The JAX primitive."""
+        return self.eqn.primitive
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The primitive's parameters (strides, dimension numbers, ...)."""
+        return self.eqn.params
+
+    @property
+    def line(self) -> str:
+        """``file:line (function)`` of the source that made the equation."""
+        return c.source_line(self.eqn)
+
+    def constant(self, index: int) -> np.ndarray | None:
+        """The value of operand ``index`` if it is known while tracing (a literal, or made of literals)."""
+        atom, value = self.eqn.invars[index], self.values[index]
+        if isinstance(atom, c.Literal) or not c.is_tracer(value):
+            return np.asarray(value)
+        return None
+
+    def __call__(self, *inputs: Any) -> list[Any]:
+        """Evaluate the equation at other inputs; returns the list of outputs."""
+        return c.bind(self.eqn, inputs)
+
+    def vjp(self, inputs: Sequence[Any], cotangents: Sequence[Any]) -> Sequence[Any]:
+        """The equation's own vector-Jacobian product: what no rule would have given."""
+        return jax.vjp(self, *inputs)[1](list(cotangents))
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of a table: the rule for a primitive, perhaps only at some of its sites."""
+
+    primitive: Any
+    rule: Rule
+    where: Callable[[Site], bool] | None = None
+
+    def matches(self, site: Site) -> bool:
+        """Whether the rule applies at ``site``."""
+        return self.primitive is site.primitive and (self.where is None or self.where(site))
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """An immutable list of rules; of those that match a site, the one added last applies.
+
+    Attributes:
+      entries: the rules, the first that matches wins. A site that none matches keeps its own derivative.
+    """
+
+    entries: tuple[Entry, ...] = ()
+
+    def with_rule(self, primitive: Any, rule: Rule, where: Callable[[Site], bool] | None = None) -> Table:
+        """This table with one more rule, which goes before those already there.
+
+        Args:
+          primitive: the JAX primitive whose backward pass the rule replaces (e.g. ``jax.lax.max_p``).
+          rule: ``rule(site, inputs, outputs, cotangents) -> cotangents of the inputs``, None for zero.
+          where: which sites it applies to; all by default.
+        """
+        return Table((Entry(primitive, rule, where), *self.entries))
+
+    def rule_for(self, site: Site) -> Rule | None:
+        """The rule that applies at a site, or None."""
+        return next((entry.rule for entry in self.entries if entry.matches(site)), None)
+
+
+@dataclasses.dataclass
+class _TableVisitor:
+    table: Table
+    changes: int = 0
+
+    def wants(self, jaxpr: c.Jaxpr, path: Path) -> bool:
+        primitives = {entry.primitive for entry in self.table.entries}
+        # The body of a while loop has no reverse derivative to re-route.
+        return any(
+            eqn.primitive in primitives
+            or (eqn.primitive is not c.while_p and any(self.wants(sub, path) for _, sub in c.subjaxprs(eqn)))
+            for eqn in jaxpr.eqns
+        )
+
+    def visit(self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values) -> tuple[list, Values] | None:
+        site = Site(eqn, tuple(values))
+        rule = self.table.rule_for(site)
+        if rule is None:
+            return None
+        self.changes += 1
+        return _with_rule(site, rule)(*values), {}
+
+
+def _with_rule(site: Site, rule: Rule) -> Callable[..., list[Any]]:
+    @jax.custom_vjp
+    def op(*inputs: Any) -> list[Any]:
+        return site(*inputs)
+
+    def forward(*inputs: Any) -> tuple[list[Any], tuple[Any, list[Any]]]:
+        outputs = site(*inputs)
+        return outputs, (inputs, outputs)
+
+    def backward(residuals: tuple[Any, list[Any]], cotangents: list[Any]) -> tuple[Any, ...]:
+        inputs, outputs = residuals
+        return tuple(rule(site, list(inputs), outputs, cotangents))
+
+    op.defvjp(forward, backward)
+    return op
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rerouted:
+    """``f`` with the derivative that a table gives it; see ``reroute``."""
+
+    f: Any
+    table: Table = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, *args: Any) -> Any:
+        """The value of ``f``."""
+        return self.count(*args)[0]
+
+    def count(self, *args: Any) -> tuple[Any, int]:
+        """The value of ``f``, and how many of its equations the table re-routed."""
+        closed, shape = jax.make_jaxpr(self.f, return_shape=True)(*args)
+        visitor = _TableVisitor(self.table)
+        outs, _ = interpret(closed.jaxpr, closed.consts, jax.tree.leaves(args), visitor, {})
+        return jax.tree.unflatten(jax.tree.structure(shape), outs), visitor.changes
+
+
+def reroute(f: Callable, table: Table) -> Rerouted:
+    """Give ``f`` another vector-Jacobian product: the same value, the rules of ``table`` on the way back.
+
+    Rules reach into ``jit``, ``remat``, ``scan``, ``cond``, and into functions with a custom derivative if something
+    in their primal code matches (``jax.nn.relu`` is one); a custom derivative in which nothing matches is kept.
+
+    Args:
+      f: any JAX function or callable pytree; its leaves stay leaves of the result.
+      table: the rules; ``Table()`` changes nothing.
+
+    Returns:
+      A callable pytree, to be differentiated by ``jax.grad``/``jax.vjp`` or handed to any attribution method.
+    """
+    return Rerouted(f, table)
+
+
+def is_relu(site: Site) -> bool:
+    """Whether a site is a rectifier: a maximum with the constant zero, or a clamp from zero up (ReLU6)."""
+    if site.primitive is c.max_p:
+        return _zero(site, 0) or _zero(site, 1)
+    return site.primitive is c.clamp_p and _zero(site, 0)
+
+
+def _zero(site: Site, index: int) -> bool:
+    value = site.constant(index)
+    return value is not None and not np.any(value)
+
+
+def relu_rule(rule: Callable[[Any, Any], Any]) -> Rule:
+    """Lift ``rule(x, cotangent) -> cotangent`` to every form of ReLU (maximum with zero on either side, clamp)."""
+
+    def lifted(site: Site, inputs: list[Any], outputs: list[Any], cotangents: list[Any]) -> list[Any]:
+        (cotangent,) = cotangents
+        if site.primitive is c.clamp_p:
+            _, x, high = inputs
+            return [None, rule(x, jnp.where(x < high, cotangent, 0)), None]
+        index = 1 if _zero(site, 0) else 0
+        routed: list[Any] = [None, None]
+        routed[index] = rule(inputs[index], cotangent)
+        return routed
+
+    return lifted
