@@ -55,8 +55,10 @@ def gaussian_blur(x: Float[Any, "*n h w c"], sigma: Any) -> Any:
       sigma: pixels; a scalar, or ``[n]`` for one an image.
 
     Returns:
-      The blurred images.
+      The blurred images, in the type of ``x`` (computed in float32 at least).
     """
+    dtype = x.dtype
+    x = x.astype(jnp.promote_types(dtype, jnp.float32))
     sigma = jnp.asarray(sigma, x.dtype)
     for axis in (-3, -2):
         n = x.shape[axis]
@@ -67,4 +69,4 @@ def gaussian_blur(x: Float[Any, "*n h w c"], sigma: Any) -> Any:
         if axis == -2 and sigma.ndim:
             gain = gain[:, None]
         x = along(matrix.T, gain * along(matrix, x, x.ndim + axis), x.ndim + axis)
-    return x
+    return x.astype(dtype)

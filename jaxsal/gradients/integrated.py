@@ -124,7 +124,8 @@ def expected_gradients(
 ) -> Attributions:
     """Expected gradients: integrated gradients averaged over baselines, E_{b, α}[(x − b) ⊙ dS/dx (b + α (x − b))].
 
-    Each sample draws a baseline; the α are stratified (one in each of ``num_samples`` equal parts of [0, 1]).
+    Each sample draws a baseline; the α are stratified (one in each of ``num_samples`` equal parts of [0, 1]). All
+    images share their draws, so that an image's answer does not depend on the batch it is in.
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.
@@ -148,14 +149,13 @@ def expected_gradients(
         raise ValueError(message("baselines", f"shape {baselines.shape}", f"[m, {', '.join(map(str, x.shape[1:]))}]"))
     score = settle(f, x, target)
     which_key, alpha_key = jax.random.split(key)
-    shape = (x.shape[0], num_samples)
-    which = jax.random.randint(which_key, shape, 0, baselines.shape[0])
-    alpha = (jnp.arange(num_samples) + jax.random.uniform(alpha_key, shape)) / num_samples
+    which = jax.random.randint(which_key, (num_samples,), 0, baselines.shape[0])
+    alpha = (jnp.arange(num_samples) + jax.random.uniform(alpha_key, (num_samples,))) / num_samples
     baselines = jnp.asarray(baselines, x.dtype)
 
     def sample(image: Any, s: Any) -> Any:
-        start, end, part = baselines[which[image, s]], x[image], score.take(image)
-        point = start + alpha[image, s, None, None, None].astype(x.dtype) * (end - start)
+        start, end, part = baselines[which[s]], x[image], score.take(image)
+        point = start + alpha[s, None, None, None].astype(x.dtype) * (end - start)
         return (end - start) * jax.grad(lambda p: part(f(p)).sum())(point) / num_samples
 
     return _chunks.accumulate(sample, x.shape[0], num_samples, batch_size).astype(x.dtype)
@@ -197,8 +197,8 @@ def blur_integrated_gradients(
     score = settle(f, x, target)
     nodes, weights = quadrature_rule(quadrature, num_steps)
     # σ(α) = max_sigma (1 − α)², so dσ = −2 max_sigma (1 − α) dα.
-    sigmas = jnp.asarray(max_sigma * (1 - nodes) ** 2, x.dtype)
-    speeds = jnp.asarray(-2 * max_sigma * (1 - nodes) * weights, x.dtype)
+    sigmas = jnp.asarray(max_sigma * (1 - nodes) ** 2, jnp.float32)
+    speeds = jnp.asarray(-2 * max_sigma * (1 - nodes) * weights, jnp.float32)
 
     def sample(image: Any, step: Any) -> Any:
         sharp, part = x[image], score.take(image)

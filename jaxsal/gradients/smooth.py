@@ -72,11 +72,12 @@ def smooth(
         key = jax.random.key(0) if key is None else key
         score = settle(f, x, target)
         spread = sigma * (x.max((1, 2, 3)) - x.min((1, 2, 3)))
-        keys = jax.random.split(key, (x.shape[0], num_samples))
+        # All images share their noise, so that an image's answer does not depend on the batch it is in.
+        keys = jax.random.split(key, num_samples)
 
         def attribute(image: Any, sample: Any) -> Any:
-            draw = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], x.dtype))
-            noisy = x[image] + spread[image, None, None, None] * draw(keys[image, sample])
+            noise = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:]))(keys[sample]).astype(x.dtype)
+            noisy = x[image] + spread[image, None, None, None] * noise
             return method_to_smooth(f, noisy, score.take(image), **options)
 
         if kind == "variance":

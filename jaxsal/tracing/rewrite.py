@@ -13,7 +13,7 @@ rules and all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ Values: TypeAlias = dict[Path, Any]
 _FOLD_LIMIT = 1 << 20  # elements; larger constants are left to the compiler
 
 
+@runtime_checkable
 class Visitor(Protocol):
     """What a rewrite does; see the module text. ``changes`` counts the equations given other outputs or derivatives."""
 

@@ -1,0 +1,144 @@
+"""The contract every method keeps. A new method joins by one line in ``test_contracts.py``."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from nets import Tiny, images, tiny
+
+
+@dataclasses.dataclass(frozen=True)
+class Contract:
+    """A method with the options it is tested with.
+
+    Attributes:
+      method: ``(f, x, target, **options)``.
+      options: small settings.
+      atol: allowed difference, in parts of the answer's largest magnitude, where equal sums are taken in other orders.
+      differentiable: whether its derivative can be checked on a smooth network (False where it needs ReLUs).
+      bf16: least cosine similarity of the bfloat16 answer to that in float32.
+      targeted: whether it looks at the target.
+    """
+
+    method: Any
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    atol: float = 2e-5
+    differentiable: bool = True
+    bf16: float = 0.97
+    targeted: bool = True
+
+    def __call__(self, f, x, target=1, **more):
+        return self.method(f, x, target, **{**self.options, **more})
+
+
+def close(got, want, atol):
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    assert got.shape == want.shape
+    assert np.isfinite(got).all() and np.isfinite(want).all()
+    np.testing.assert_allclose(got, want, rtol=0, atol=atol * max(np.abs(want).max(), 1e-12))
+
+
+class MethodContracts:
+    """Inherit, and parametrise ``contract``."""
+
+    def test_answer(self, contract):
+        x = images()
+        out = contract(tiny(), x)
+        assert out.shape in (x.shape, x.shape[:3])
+        assert out.dtype == x.dtype
+        assert np.isfinite(out).all() and np.abs(out).max() > 0
+        assert np.abs(np.asarray(out[0]) - np.asarray(out[1])).max() > 0
+
+    def test_target(self, contract):
+        f, x = tiny(), images()
+        top = np.asarray(f(x)).argmax(-1)
+        close(contract(f, x, None), contract(f, x, jnp.asarray(top)), contract.atol)
+        close(contract(f, x, np.array([1, 1])), contract(f, x, 1), contract.atol)
+        if contract.targeted:
+            a, b = (np.asarray(contract(f, x, c)) for c in (1, 2))
+            assert np.abs(a - b).max() > 1e-3 * np.abs(a).max()
+
+    def test_jit_is_eager(self, contract):
+        f, x = tiny(), images(1, 8)
+        want = jax.jit(contract.__call__)(f, x)
+        close(contract(f, x), want, contract.atol)
+        with jax.disable_jit():
+            close(contract(f, x), want, contract.atol)
+
+    def test_vmap_is_loop_is_batch(self, contract):
+        f, x = tiny(), images(3)
+        batch = contract(f, x)
+        close(jnp.concatenate([contract(f, x[i : i + 1]) for i in range(3)]), batch, contract.atol)
+        close(jax.vmap(lambda image: contract(f, image[None])[0])(x), batch, contract.atol)
+
+    def test_batch_size(self, contract):
+        if "batch_size" not in inspect.signature(contract.method).parameters:
+            pytest.skip("evaluates the classifier once an image: no batch_size")
+        f, x = tiny(), images(2)
+        want = contract(f, x, batch_size=None)
+        for batch_size in (1, 5, 1000):
+            close(contract(f, x, batch_size=batch_size), want, contract.atol)
+
+    def test_gradient(self, contract):
+        x = images()
+        weight = jax.random.normal(jax.random.key(5), contract(tiny(), x).shape)
+
+        def total(f, x):
+            return (weight * contract(f, x)).sum()
+
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(jax.grad(total, argnums=(0, 1))(tiny(), x)))
+        if not contract.differentiable:
+            return
+        f = tiny(smooth=True)
+        value, slope = jax.value_and_grad(total, argnums=1)(f, x)
+        step = 1e-3 * jax.random.normal(jax.random.key(6), x.shape)
+        numeric = float(total(f, x + step) - total(f, x - step)) / 2
+        assert abs(numeric - float((slope * step).sum())) < 0.02 * abs(numeric) + 1e-5 * abs(float(value))
+
+    def test_zero_image(self, contract):
+        out = contract(tiny(), jnp.zeros((1, 12, 12, 3)))
+        assert np.isfinite(out).all()
+
+    def test_bf16(self, contract):
+        got = contract(tiny(dtype=jnp.bfloat16), images(dtype=jnp.bfloat16))
+        assert got.dtype == jnp.bfloat16
+        got, want = (np.asarray(v, np.float64).ravel() for v in (got, contract(tiny(), images())))
+        assert got @ want / np.linalg.norm(got) / np.linalg.norm(want) > contract.bf16
+
+    def test_one_trace_per_shape(self, contract):
+        contract(tiny(), images(2))
+        before = Tiny.traces
+        for seed in (2, 3):
+            contract(tiny(seed), images(2, seed=seed), seed)
+        assert Tiny.traces == before
+        contract(tiny(), images(2, size=10))
+        assert Tiny.traces > before
+
+    def test_bad_input(self, contract):
+        f, x = tiny(), images()
+        cases = [
+            (ValueError, "rank 4", lambda: contract(f, x[0])),
+            (ValueError, "empty", lambda: contract(f, x[:0])),
+            (TypeError, "floating", lambda: contract(f, (x * 255).astype(jnp.uint8))),
+            (TypeError, "array", lambda: contract(f, "photo.jpg")),
+            (ValueError, "NaN", lambda: contract(f, x.at[0, 0, 0, 0].set(jnp.nan))),
+            (ValueError, "channels-first", lambda: contract(f, x.transpose(0, 3, 1, 2))),
+            (ValueError, "0 to 3", lambda: contract(f, x, 4)),
+            (ValueError, "0 to 3", lambda: contract(f, x, -1)),
+            (ValueError, "one an image", lambda: contract(f, x, np.array([0, 1, 2]))),
+            (TypeError, "integer", lambda: contract(f, x, "cat")),
+            (TypeError, "callable", lambda: contract(None, x)),
+            (ValueError, "logits", lambda: contract(lambda x: x, x)),
+            (TypeError, "option", lambda: contract(f, x, no_such_option=1)),
+        ]
+        if "batch_size" in inspect.signature(contract.method).parameters:
+            cases.append((ValueError, "more than 0", lambda: contract(f, x, batch_size=0)))
+        for error, words, call in cases:
+            with pytest.raises(error, match=words):
+                call()
