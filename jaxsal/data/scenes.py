@@ -1,0 +1,310 @@
+"""Procedural scenes: textured shapes on textured grounds, with exact labels, masks and boxes.
+
+A class is a texture *and* a shape ("striped disc", "dotted star"): neither alone tells it, nor does any
+colour, since colours, grounds and clutter are drawn independently of the class. All evidence for a class
+therefore lies inside the mask of an object of that class: ground truth for attributions.
+
+An image holds one to three objects of different classes. Its label is the class of the largest one, whose
+visible area is at least :data:`AREA_MARGIN` times that of any other; the others are there to try
+target-specific explanations on.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsal import _checks
+from jaxsal._types import Array, Bool, Float, Int, Key
+
+TEXTURES = ("striped", "checkered", "dotted")
+SHAPES = ("disc", "square", "triangle", "star")
+CLASSES = tuple(f"{texture} {shape}" for texture in TEXTURES for shape in SHAPES)
+
+AREA_MARGIN = 1.6
+MAX_OBJECTS = 3
+MIN_SIZE = 48
+
+# A shape is a star polygon: its number of points, and its inner over its outer radius (cos(pi/m) makes a
+# regular polygon). A 32-gon is off a disc by a tenth of a pixel.
+_POINTS = (32, 4, 3, 5)
+_INNER = (math.cos(math.pi / 32), math.cos(math.pi / 4), math.cos(math.pi / 3), 0.45)
+# The circumradius at which each has the area of the unit disc: m k R^2 sin(pi/m) = pi.
+_OUTER = tuple(math.sqrt(math.pi / (m * k * math.sin(math.pi / m))) for m, k in zip(_POINTS, _INNER))
+
+_MAIN_RADIUS = (0.13, 0.185)  # of the disc of equal area, over the image size
+_OTHER_RADIUS = (0.6, 0.77)  # over the main radius: area ratios of 1.69 to 2.78
+_PERIOD = (0.055, 0.075)  # of textures, over the image size: 5 to 7 pixels at 96
+_CANDIDATES = 24
+_GRIDS = (4, 8, 16, 32)  # cells a side of the octaves of ground noise
+
+
+class Scenes(NamedTuple):
+    """A batch of scenes and all that is true of them (a pytree).
+
+    From :func:`generate`, objects come largest first: object 0 carries the label and lies on top. Masks and
+    boxes are of the visible part of each object. Where an image has fewer than ``m`` objects, the rest of
+    ``object_labels`` is -1 and the rest of ``masks`` and ``boxes`` is zero. Boxes are rows before columns,
+    ``(row0, col0, row1, col1)`` in pixels, end exclusive: ``image[row0:row1, col0:col1]`` is the tight crop.
+    """
+
+    images: Float[Array, "n s s 3"]
+    labels: Int[Array, " n"]
+    object_labels: Int[Array, "n m"]
+    masks: Bool[Array, "n m s s"]
+    boxes: Int[Array, "n m 4"]
+
+
+def generate(
+    key: Key, n: int, *, size: int = 96, num_objects: tuple[int, int] = (1, MAX_OBJECTS), clutter: int = 8
+) -> Scenes:
+    """Draw random scenes; the same key gives the same scenes.
+
+    Args:
+      key: a JAX random key.
+      n: number of images.
+      size: height and width in pixels, at least 48. Everything scales with it.
+      num_objects: least and greatest number of objects in an image, drawn uniformly; at most 3.
+      clutter: number of line fragments and blobs strewn under the objects.
+
+    Returns:
+      :class:`Scenes` with ``m = num_objects[1]`` objects, labels being indices into :data:`CLASSES`.
+
+    Raises:
+      TypeError: a count is not an integer.
+      ValueError: a count is out of range.
+    """
+    _checks.positive("n", n)
+    low, high = num_objects
+    if not 1 <= low <= high <= MAX_OBJECTS:
+        expected = f"1 <= least <= greatest <= {MAX_OBJECTS}"
+        raise ValueError(_checks.message("num_objects", num_objects, expected))
+    _check_canvas(size, clutter)
+    return _generate(key, n, size, (low, high), clutter)
+
+
+def compose(
+    key: Key,
+    classes: Int[Array, "n m"],
+    centers: Float[Array, "n m 2"],
+    radii: Float[Array, "n m"],
+    *,
+    size: int = 96,
+    clutter: int = 8,
+) -> Scenes:
+    """Draw scenes of given objects at given places; colours, rotations, ground and clutter stay random.
+
+    Earlier objects cover later ones, and parts outside the image are cut off. The label is the class of the
+    object with the largest visible area, by whatever margin.
+
+    Args:
+      key: a JAX random key.
+      classes: indices into :data:`CLASSES`, -1 for no object.
+      centers: (row, column) of each object's centroid over the image size, in [0, 1].
+      radii: of the disc of the object's area, over the image size; :func:`generate` draws 0.13 to 0.185 for
+        the labelled object.
+      size: height and width in pixels, at least 48.
+      clutter: number of line fragments and blobs strewn under the objects.
+
+    Returns:
+      :class:`Scenes`, objects in the order given.
+
+    Raises:
+      TypeError: ``clutter`` or ``size`` is not an integer.
+      ValueError: ``size`` or ``clutter`` out of range; shapes that do not go together; an unknown class.
+    """
+    _check_canvas(size, clutter)
+    if jnp.shape(centers) != (*jnp.shape(classes), 2) or jnp.shape(radii) != jnp.shape(classes):
+        got = f"{jnp.shape(classes)}, {jnp.shape(centers)}, {jnp.shape(radii)}"
+        raise ValueError(_checks.message("classes, centers, radii", got, "shapes [n m], [n m 2], [n m]"))
+    if _checks.readable(classes) and not bool(((classes >= -1) & (classes < len(CLASSES))).all()):
+        expected = f"-1 (none) to {len(CLASSES) - 1}"
+        raise ValueError(_checks.message("classes", classes, expected, "See scenes.CLASSES."))
+    return _compose(key, (jnp.asarray(classes), jnp.asarray(centers), jnp.asarray(radii)), size, clutter)
+
+
+def _check_canvas(size: int, clutter: int) -> None:
+    _checks.positive("size", size)
+    if size < MIN_SIZE:
+        hint = "Textures blur away below that."
+        raise ValueError(_checks.message("size", size, f"at least {MIN_SIZE}", hint))
+    if isinstance(clutter, bool) or not isinstance(clutter, int):
+        raise TypeError(_checks.message("clutter", repr(clutter), "an integer, 0 or more"))
+    if clutter < 0:
+        raise ValueError(_checks.message("clutter", clutter, "0 or more"))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _generate(key, n, size, num_objects, clutter):
+    def one(key):
+        layout, drawing = jax.random.split(key)
+        return _draw(drawing, _layout(layout, num_objects), size, clutter)
+
+    return jax.vmap(one)(jax.random.split(key, n))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _compose(key, layout, size, clutter):
+    keys = jax.random.split(key, len(layout[0]))
+    return jax.vmap(lambda key, layout: _draw(key, layout, size, clutter))(keys, layout)
+
+
+def _layout(key, num_objects):
+    """Classes, centres and radii of the objects of one scene: largest first, apart where there is room."""
+    low, high = num_objects
+    keys = jax.random.split(key, 5)
+    count = jax.random.randint(keys[0], (), low, high + 1)
+    classes = jax.random.permutation(keys[1], len(CLASSES))[:high]
+    classes = jnp.where(jnp.arange(high) < count, classes, -1)
+    main = jax.random.uniform(keys[2], (1,), minval=_MAIN_RADIUS[0], maxval=_MAIN_RADIUS[1])
+    others = jax.random.uniform(keys[3], (high - 1,), minval=_OTHER_RADIUS[0], maxval=_OTHER_RADIUS[1])
+    radii = jnp.concatenate([main, main * -jnp.sort(-others)])
+    reach = radii * jnp.asarray(_OUTER)[classes % len(SHAPES)]
+    margin = reach[:, None, None]
+    spots = margin + (1 - 2 * margin) * jax.random.uniform(keys[4], (high, _CANDIDATES, 2))
+    centers = spots[:, 0]
+    for j in range(1, high):
+        apart = jnp.linalg.norm(spots[j][:, None] - centers[:j], axis=-1) - reach[:j] - reach[j]
+        # The first spot that is clear of all before, else the clearest: argmax takes the first of equals.
+        best = jnp.argmax(jnp.minimum(apart.min(axis=1), 0.02))
+        centers = centers.at[j].set(spots[j, best])
+    return classes, centers, radii
+
+
+def _draw(key, layout, size, clutter):
+    """Paint one scene from the ground up, keeping for each object the pixels it is seen on."""
+    ground, fragments, objects = jax.random.split(key, 3)
+    axis = (jnp.arange(size) + 0.5) / size
+    rows, cols = jnp.meshgrid(axis, axis, indexing="ij")
+    image = _ground(ground, rows, cols)
+    if clutter:
+        paint = lambda image, key: (_fragment(key, image, rows, cols), None)  # noqa: E731
+        image, _ = jax.lax.scan(paint, image, jax.random.split(fragments, clutter))
+
+    def place(image, item):
+        alpha, color = _object(item, rows, cols)
+        return image + alpha[..., None] * (color - image), alpha > 0.5
+
+    classes = layout[0]
+    items = (jax.random.split(objects, len(classes)), *layout)
+    image, masks = jax.lax.scan(place, image, items, reverse=True)
+    covered = jnp.cumsum(masks, axis=0) - masks > 0
+    masks = masks & ~covered
+    label = classes[jnp.argmax(masks.sum(axis=(1, 2)))]
+    return Scenes(jnp.clip(image, 0, 1), label, classes, masks, jax.vmap(_box)(masks))
+
+
+def _box(mask):
+    """The tight box of a mask, end exclusive; zeros for an empty one."""
+
+    def span(line):
+        return jnp.argmax(line), len(line) - jnp.argmax(line[::-1])
+
+    (row0, row1), (col0, col1) = span(mask.any(axis=1)), span(mask.any(axis=0))
+    return jnp.where(mask.any(), jnp.stack([row0, col0, row1, col1]), 0).astype(jnp.int32)
+
+
+def _color(key, lightness, saturation):
+    """A colour of random hue at a lightness."""
+    phases = jax.random.uniform(key) + jnp.arange(3) / 3
+    return lightness + saturation * jnp.cos(2 * jnp.pi * phases)
+
+
+def _turn(angle, rows, cols):
+    return jnp.cos(angle) * cols + jnp.sin(angle) * rows, jnp.cos(angle) * rows - jnp.sin(angle) * cols
+
+
+def _ground(key, rows, cols):
+    """Two near colours, veined like marble: a plane wave whose phase is fractal noise, and some grain."""
+    size = len(rows)
+    keys = jax.random.split(key, len(_GRIDS) + 4)
+    rough, angle, waves, warp, grain, lightness, step = jax.random.uniform(keys[-1], (7,))
+    octaves = [jax.random.normal(k, (cells, cells)) for k, cells in zip(keys, _GRIDS)]
+    weights = jnp.asarray(_GRIDS, jnp.float32) ** -(0.4 + 0.8 * rough)
+    weights = weights / jnp.linalg.norm(weights)
+    noise = sum(w * jax.image.resize(o, (size, size), "cubic") for w, o in zip(weights, octaves))
+    across, _ = _turn(2 * jnp.pi * angle, rows, cols)
+    vein = 0.5 + 0.5 * jnp.sin(2 * jnp.pi * (3 * waves * across + (0.1 + 0.4 * warp) * noise))
+    light = 0.25 + 0.5 * lightness
+    first = _color(keys[-2], light, 0.12)
+    second = _color(keys[-3], light + 0.3 * (step - 0.5), 0.12)
+    speckle = (0.02 + 0.06 * grain) * jax.random.uniform(keys[-4], (size, size), minval=-1.0)
+    return first + vein[..., None] * (second - first) + speckle[..., None]
+
+
+def _fragment(key, image, rows, cols):
+    """Paint a capsule: a long thin one is a line fragment, a short thick one a blob."""
+    where, form, shade, hue = jax.random.split(key, 4)
+    place = jax.random.uniform(where, (2,))
+    angle, length, lightness = jax.random.uniform(form, (3,))
+    half = 0.12 * length
+    width = 0.007 + 0.02 * jnp.exp(-40 * half) + 0.003 * jax.random.uniform(shade)
+    along, across = _turn(jnp.pi * angle, rows - place[0], cols - place[1])
+    along = jnp.maximum(jnp.abs(along) - half, 0)
+    alpha = _inside(jnp.sqrt(along**2 + across**2) - width, len(rows))
+    return image + alpha[..., None] * (_color(hue, 0.1 + 0.8 * lightness, 0.2) - image)
+
+
+def _object(item, rows, cols):
+    """How much of each pixel the object covers (nothing if its class is -1), and its colour there."""
+    key, kind, center, radius = item
+    size = len(rows)
+    keys = jax.random.split(key, 3)
+    shape, texture = kind % len(SHAPES), kind // len(SHAPES)
+    turn, grain, period, phase_u, phase_v, lightness, contrast, swap = jax.random.uniform(keys[0], (8,))
+    rows, cols = rows - center[0], cols - center[1]
+    alpha = _inside(_outline(shape, 2 * jnp.pi * turn, rows, cols, radius), size)
+    u, v = _turn(2 * jnp.pi * grain, rows, cols)
+    period = _PERIOD[0] + (_PERIOD[1] - _PERIOD[0]) * period
+    # Squares and dots are a little larger than stripes, or they drown in small objects.
+    period = period * jnp.asarray((1.0, 1.2, 1.1))[texture]
+    mix = _texture(texture, u / period + phase_u, v / period + phase_v, period * size)
+    middle, half = 0.4 + 0.2 * lightness, 0.18 + 0.14 * contrast
+    half = jnp.where(swap < 0.5, half, -half)
+    first, second = _color(keys[1], middle + half, 0.2), _color(keys[2], middle - half, 0.2)
+    return jnp.where(kind >= 0, alpha, 0), first + mix[..., None] * (second - first)
+
+
+def _inside(distance, size):
+    """Coverage of pixels from their signed distance to an edge, over the image size; negative is inside."""
+    return jnp.clip(0.5 - distance * size, 0, 1)
+
+
+def _outline(shape, angle, rows, cols, radius):
+    """Signed distance to the lines of a star polygon: each half-spike is folded onto the first one."""
+    points, inner = jnp.asarray(_POINTS)[shape], jnp.asarray(_INNER)[shape]
+    outer = radius * jnp.asarray(_OUTER)[shape]
+    spike = 2 * jnp.pi / points
+    theta = jnp.mod(jnp.arctan2(rows, cols) - angle, spike)
+    theta = jnp.minimum(theta, spike - theta)
+    distance = jnp.sqrt(rows**2 + cols**2)
+    # The edge from the tip (outer, 0) to the notch at (inner * outer, spike / 2), and its outward normal.
+    edge_x, edge_y = inner * jnp.cos(spike / 2) - 1, inner * jnp.sin(spike / 2)
+    normal = jnp.stack([edge_y, -edge_x]) / jnp.sqrt(edge_x**2 + edge_y**2)
+    return (distance * jnp.cos(theta) - outer) * normal[0] + distance * jnp.sin(theta) * normal[1]
+
+
+def _texture(texture, u, v, pixels):
+    """Mixing weight of the second colour, in [0, 1]; ``u`` and ``v`` count periods of so many pixels."""
+
+    def wave(t):
+        """A square wave of values -1 and 1, its edges one pixel wide."""
+        return jnp.clip((jnp.abs(jnp.mod(t, 1) - 0.5) - 0.25) * 2 * pixels, -1, 1)
+
+    def nearest(t):
+        return jnp.mod(t, 1) - 0.5
+
+    stripes = 0.5 + 0.5 * wave(u)
+    checks = 0.5 + 0.5 * wave(u) * wave(v)
+    dots = jnp.clip(0.5 - (jnp.sqrt(nearest(u) ** 2 + nearest(v) ** 2) - 0.3) * pixels, 0, 1)
+    return jnp.select([texture == 0, texture == 1], [stripes, checks], dots)
+
+
+__all__ = [
+    "AREA_MARGIN", "CLASSES", "MAX_OBJECTS", "MIN_SIZE", "SHAPES", "TEXTURES",
+    "Scenes", "compose", "generate",
+]  # fmt: skip
