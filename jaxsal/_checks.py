@@ -48,23 +48,24 @@ def readable(array: Any) -> bool:
     return not isinstance(array, jax.Array) or array.is_fully_addressable
 
 
-def images(x: Any, what: str = "images") -> jax.Array:
-    """Check a batch of images ``float[n h w c]`` and return it as a JAX array.
+def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,)) -> jax.Array:
+    """Check a batch of images ``float[n h w c]`` and return it as a JAX array; of videos too if ``ranks`` has a 5.
 
     Raises:
       TypeError: not an array of floating-point numbers.
-      ValueError: not of rank 4, an empty axis, or NaN/infinite values.
+      ValueError: of another rank, an empty axis, or NaN/infinite values.
     """
     if not isinstance(x, jax.Array | np.ndarray):
         raise TypeError(message(what, type(x).__name__, "an array float[n h w c]", "See js.images.read."))
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(message(what, f"dtype {x.dtype}", "floating point", "Divide 8-bit images by 255 first."))
-    if x.ndim != 4:
+    if x.ndim not in ranks:
         hint = "Add a batch axis: x[None]." if x.ndim == 3 else ""
-        raise ValueError(message(what, f"shape {tuple(x.shape)}", "[n h w c] (rank 4)", hint))
+        expected = "[n h w c] (rank 4)" + (" or [n t h w c] (rank 5)" if 5 in ranks else "")
+        raise ValueError(message(what, f"shape {tuple(x.shape)}", expected, hint))
     if 0 in x.shape:
         raise ValueError(message(what, f"shape {tuple(x.shape)}", "no empty axis"))
-    if x.shape[1] <= 4 < x.shape[3]:
+    if x.ndim == 4 and x.shape[1] <= 4 < x.shape[3]:
         hint = "This looks like channels-first; use x.transpose(0, 2, 3, 1)."
         raise ValueError(message(what, f"shape {tuple(x.shape)}", "[n h w c], channels last", hint))
     finite(x, what)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -116,12 +116,26 @@ def classifier(f: Any, x: Any) -> Any:
     return f
 
 
-def method(fn: M) -> M:
+@overload
+def method(fn: M) -> M: ...
+
+
+@overload
+def method(*, ranks: tuple[int, ...]) -> Callable[[M], M]: ...
+
+
+def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,)) -> Any:
     """Make a public method of a pure function ``fn(f, x, target, *, options)``.
 
     What the caller gives is checked, ``target`` arrives as a ``Target``, and the function runs compiled. Options
     named ``batch_size`` or starting with ``num_`` must be positive integers.
+
+    Args:
+      fn: the function; None to use this as ``@method(ranks=...)``.
+      ranks: ranks that ``x`` may have: 4 for images, 5 for videos ``[n t h w c]``.
     """
+    if fn is None:
+        return functools.partial(method, ranks=ranks)
     signature = inspect.signature(fn)
 
     @functools.wraps(fn)
@@ -134,14 +148,14 @@ def method(fn: M) -> M:
         for name, value in options.items():
             if value is not None and (name == "batch_size" or name.startswith("num_")):
                 _checks.positive(name, value)
-        x = _checks.images(x)
+        x = _checks.images(x, ranks=ranks)
         f = classifier(f, x)
         score = targets.resolve(target)
         targets.check(score, x.shape[0], num_classes(f, x))
         return compiled(fn, f, x, score, **options)
 
     public.__signature__ = signature  # type: ignore[attr-defined]
-    return public  # type: ignore[return-value]
+    return public
 
 
 def settle(f: Callable, x: Any, target: targets.Target) -> targets.Target:

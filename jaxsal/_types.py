@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 Array: TypeAlias = jax.Array | np.ndarray
 Images: TypeAlias = Float[Array, "n h w c"]
+Videos: TypeAlias = Float[Array, "n t h w c"]
 Logits: TypeAlias = Float[Array, "n k"]
 Scores: TypeAlias = Float[Array, " n"]
 Heatmaps: TypeAlias = Float[Array, "n h w"]
@@ -36,5 +37,5 @@ class Classifier(Protocol):
 
 __all__ = [
     "Activations", "Array", "Attributions", "Bool", "Classifier", "Float", "Heatmaps", "Images", "Int", "Key",
-    "Labels", "Logits", "Masks", "ScoreFunction", "Scores", "Shaped", "TargetLike",
+    "Labels", "Logits", "Masks", "ScoreFunction", "Scores", "Shaped", "TargetLike", "Videos",
 ]  # fmt: skip
