@@ -58,7 +58,9 @@ def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,)) -> jax.A
     if not isinstance(x, jax.Array | np.ndarray):
         raise TypeError(message(what, type(x).__name__, "an array float[n h w c]", "See js.images.read."))
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(message(what, f"dtype {x.dtype}", "floating point", "Divide 8-bit images by 255 first."))
+        raise TypeError(
+            message(what, f"dtype {x.dtype}", "floating point", "Divide 8-bit images by 255 first.")
+        )
     if x.ndim not in ranks:
         hint = "Add a batch axis: x[None]." if x.ndim == 3 else ""
         expected = "[n h w c] (rank 4)" + (" or [n t h w c] (rank 5)" if 5 in ranks else "")

@@ -25,9 +25,7 @@ def _pairs(num_images: int, num_samples: int, batch_size: int | None) -> tuple[A
     return index // num_samples, index % num_samples, real
 
 
-def collect(
-    fn: Callable[[Any, Any], Any], num_images: int, num_samples: int, batch_size: int | None
-) -> Any:
+def collect(fn: Callable[[Any, Any], Any], num_images: int, num_samples: int, batch_size: int | None) -> Any:
     """``out[i, s] = fn(i, s)``, evaluated for ``batch_size`` pairs at a time.
 
     Args:

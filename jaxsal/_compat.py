@@ -33,6 +33,25 @@ closed_call_p = primitives.closed_call_p
 max_p = primitives.max_p
 min_p = primitives.min_p
 clamp_p = primitives.clamp_p
+dot_general_p = primitives.dot_general_p
+conv_general_dilated_p = primitives.conv_general_dilated_p
+TRANSCENDENTAL = frozenset(
+    getattr(primitives, f"{name}_p")
+    for name in (
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log1p",
+        "tanh",
+        "logistic",
+        "erf",
+        "erfc",
+        "pow",
+        "rsqrt",
+        "sqrt",
+    )
+)
 
 
 def bind(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
@@ -56,13 +75,31 @@ def subjaxprs(eqn: JaxprEqn) -> Iterator[tuple[tuple[str, int], Jaxpr]]:
                 yield (key, index), item
 
 
+def primitives_in(eqn: JaxprEqn) -> Iterator[Primitive]:
+    """Every primitive inside the jaxprs that an equation holds, at any depth."""
+    for _, sub in subjaxprs(eqn):
+        for inner in sub.eqns:
+            yield inner.primitive
+            yield from primitives_in(inner)
+
+
 def source_line(eqn: JaxprEqn) -> str:
     """``file:line (function)`` of the user's code that made an equation, or '' if unknown."""
     trace = getattr(eqn.source_info, "traceback", None)
     if trace is None:
         return ""
     frames = traceback.extract_tb(trace.as_python_traceback())
-    ours = ("/jax/", "/jaxlib/", "/flax/", "/jaxsal/tracing/", "/equinox/", "/haiku/", "/jaxtyping/", "/beartype", "<@")
+    ours = (
+        "/jax/",
+        "/jaxlib/",
+        "/flax/",
+        "/jaxsal/tracing/",
+        "/equinox/",
+        "/haiku/",
+        "/jaxtyping/",
+        "/beartype",
+        "<@",
+    )
     user = [f for f in frames if not any(part in f.filename for part in ours)]
     if not (user or frames):
         return ""

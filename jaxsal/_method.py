@@ -103,7 +103,9 @@ def num_classes(f: Any, x: Any) -> int:
         if len(leaves) != 1 or len(leaves[0].shape) != 2 or leaves[0].shape[0] != x.shape[0]:
             shapes = ", ".join(str(leaf.shape) for leaf in leaves)
             hint = "js.classifiers.wrap makes a classifier of most things."
-            raise ValueError(message("output of the classifier", shapes, f"logits [n k] with n = {x.shape[0]}", hint))
+            raise ValueError(
+                message("output of the classifier", shapes, f"logits [n k] with n = {x.shape[0]}", hint)
+            )
         _NUM_CLASSES[key] = leaves[0].shape[1]
     return _NUM_CLASSES[key]
 
@@ -112,7 +114,9 @@ def classifier(f: Any, x: Any) -> Any:
     """Check that ``f`` can be called and make its closed-over arrays, if it is a bare function, leaves."""
     if not callable(f):
         hint = "js.classifiers.wrap makes a classifier of models, (apply, params) pairs, ..."
-        raise TypeError(message("classifier", type(f).__name__, "a callable: images [n h w c] -> logits [n k]", hint))
+        raise TypeError(
+            message("classifier", type(f).__name__, "a callable: images [n h w c] -> logits [n k]", hint)
+        )
     return f
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jaxsal import cam, gradients, propagation
+from jaxsal import gradients, propagation
 
 METHODS: dict[str, Callable[..., Any]] = {
     "gradient": gradients.gradient,

@@ -9,7 +9,9 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-jax.config.update("jax_compilation_cache_dir", os.environ.get("JAXSAL_TEST_CACHE", str(Path.home() / ".cache/jaxsal-tests")))
+jax.config.update(
+    "jax_compilation_cache_dir", os.environ.get("JAXSAL_TEST_CACHE", str(Path.home() / ".cache/jaxsal-tests"))
+)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -31,3 +33,35 @@ def shared(*parts: str) -> Path:
 def shared_path():
     """Function: parts of a path under the shared data folder -> Path, or skip."""
     return shared
+
+
+class Golden:
+    """One of goldens/methods: the network with rule weights, its normalised input, the peers' answers."""
+
+    def __init__(self, case: str):
+        import importlib.util
+        import json
+
+        import numpy as np
+
+        import jaxsal as js
+
+        spec = importlib.util.spec_from_file_location("rule_weights", shared("goldens", "rule_weights.py"))
+        rule = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(rule)
+        self.about = json.loads(shared("goldens", "methods", f"{case}.json").read_text())
+        self.answers = np.load(shared("goldens", "methods", f"{case}.npz"))
+        zoo = json.loads(shared("goldens", "zoo", f"{self.about['model']}.json").read_text())
+        state = {name: rule.draw(name, shape) for name, shape in zoo["state_dict"]}
+        self.network = js.models.from_torchvision(self.about["model"], state)
+        image = rule.image(self.about["input"], self.about["n"], self.about["size"])
+        self.target = self.answers["target"].astype("int32")
+        self.x = jax.numpy.asarray((image - rule.MEAN) / rule.STD)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Function: case name (file stem in goldens/methods) -> Golden, made once a session."""
+    import functools
+
+    return functools.cache(Golden)

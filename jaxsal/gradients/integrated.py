@@ -117,7 +117,7 @@ def expected_gradients(
     x: Images,
     target: TargetLike = None,
     *,
-    baselines: Images,
+    baselines: Float[Array, "m _ _ _"],
     key: Key,
     num_samples: int = 64,
     batch_size: int | None = 32,
@@ -146,7 +146,9 @@ def expected_gradients(
       Erion et al. 2021, "Improving performance of deep learning models with axiomatic attribution priors".
     """
     if baselines.shape[1:] != x.shape[1:]:
-        raise ValueError(message("baselines", f"shape {baselines.shape}", f"[m, {', '.join(map(str, x.shape[1:]))}]"))
+        raise ValueError(
+            message("baselines", f"shape {baselines.shape}", f"[m, {', '.join(map(str, x.shape[1:]))}]")
+        )
     score = settle(f, x, target)
     which_key, alpha_key = jax.random.split(key)
     which = jax.random.randint(which_key, (num_samples,), 0, baselines.shape[0])
@@ -210,7 +212,12 @@ def blur_integrated_gradients(
 
 @method
 def completeness_gap(
-    f: Classifier, x: Images, target: TargetLike = None, *, attribution: Attributions, baseline: Baseline = None
+    f: Classifier,
+    x: Images,
+    target: TargetLike = None,
+    *,
+    attribution: Attributions,
+    baseline: Baseline = None,
 ) -> Scores:
     """How far an attribution is from completeness: Σ attribution − (S(x) − S(b)), an image.
 

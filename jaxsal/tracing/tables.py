@@ -112,13 +112,28 @@ class _TableVisitor:
             for eqn in jaxpr.eqns
         )
 
-    def visit(self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values) -> tuple[list, Values] | None:
+    def visit(
+        self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values
+    ) -> tuple[list, Values] | None:
+        if _numerical(eqn):
+            return c.bind(eqn, values), {}
         site = Site(eqn, tuple(values))
         rule = self.table.rule_for(site)
         if rule is None:
             return None
         self.changes += 1
         return _with_rule(site, rule)(*values), {}
+
+
+def _numerical(eqn: c.JaxprEqn) -> bool:
+    """Whether a custom derivative stands for one smooth function (log-add-exp, softmax), not for a part of a network.
+
+    Such code takes a maximum for the sake of rounding only: softplus is no ReLU, though ``maximum(x, 0)`` is in it.
+    """
+    if eqn.primitive not in (c.custom_jvp_call_p, c.custom_vjp_call_p):
+        return False
+    inside = set(c.primitives_in(eqn))
+    return bool(inside & c.TRANSCENDENTAL) and not inside & {c.dot_general_p, c.conv_general_dilated_p}
 
 
 def _with_rule(site: Site, rule: Rule) -> Callable[..., list[Any]]:

@@ -77,7 +77,9 @@ class _TapVisitor:
     def wants(self, jaxpr: c.Jaxpr, path: Path) -> bool:
         return any(p[: len(path)] == path for p in self.read | self.write | self.add)
 
-    def visit(self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values) -> tuple[list, Values] | None:
+    def visit(
+        self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values
+    ) -> tuple[list, Values] | None:
         if path not in self.read | self.write | self.add:
             return None
         value = values[0]
@@ -104,7 +106,9 @@ def _lookup(found: list[_Tap], names: Iterable[str]) -> dict[str, _Tap]:
             more = f" and {len(table) - 12} more (js.taps lists them)" if len(table) > 12 else ""
             raise ValueError(message("unknown layer", repr(name), f"one of: {near}{more}", hint))
         if not table[name].readable:
-            raise ValueError(message(f"layer {name!r}", "a tap inside a while loop", "one outside, or in a scan"))
+            raise ValueError(
+                message(f"layer {name!r}", "a tap inside a while loop", "one outside, or in a scan")
+            )
     return {name: table[name] for name in names}
 
 
@@ -137,7 +141,9 @@ def tapped(
         for name, value in [*write.items(), *add.items()]:
             shape, value = table[name].shape, jnp.asarray(value)
             if value.shape != shape.shape:
-                raise ValueError(message(f"value for layer {name!r}", f"shape {value.shape}", f"{shape.shape}"))
+                raise ValueError(
+                    message(f"value for layer {name!r}", f"shape {value.shape}", f"{shape.shape}")
+                )
             fed[table[name].path] = value.astype(shape.dtype)
         visitor = _TapVisitor(*(frozenset(table[n].path for n in names) for names in (read, write, add)))
         outs, emitted = interpret(closed.jaxpr, closed.consts, jax.tree.leaves(args), visitor, fed)
