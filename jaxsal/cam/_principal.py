@@ -1,0 +1,116 @@
+"""Principal components of activations: one eigenpair of a Gram matrix, and the map that goes with it.
+
+An eigenvector's derivative only sees the gaps between its own eigenvalue and the others, but the derivative
+of a full eigendecomposition divides by the gaps among the others too, and these are zeros where a Gram matrix
+has a null space (always, with more channels than ranks). So the one pair has a derivative of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsal import _checks
+from jaxsal._checks import message
+
+_EPS = float(jnp.finfo(jnp.float32).eps)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def eigenpair(matrix: Any, component: int) -> tuple[Any, Any]:
+    """An eigenvalue of a symmetric matrix, counted from the largest, and its unit eigenvector of any sign.
+
+    Derivative: dλ = vᵀ dG v, (λI − G + τ vvᵀ + δI) dv = (dG − dλ) v, with τ = trace G and δ = 4·10⁻⁶ τ, so
+      that it stays
+    finite where λ is not simple and has no derivative. May be differentiated again.
+
+    Args:
+      matrix: ``float[*batch q q]``, G, of entries about 1 or zero.
+      component: which.
+
+    Returns:
+      Eigenvalue ``float[*batch]`` and eigenvector ``float[*batch q]``.
+    """
+    values, vectors = jnp.linalg.eigh(matrix)
+    return values[..., -component], vectors[..., -component]
+
+
+@eigenpair.defjvp
+def _eigenpair_jvp(component: int, primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    (matrix,), (change,) = primals, tangents
+    value, vector = eigenpair(matrix, component)
+    turned = _times(change, vector)
+    value_change = (vector * turned).sum(-1)
+    trace = jnp.maximum(jnp.trace(matrix, axis1=-2, axis2=-1), 1)[..., None, None]
+    identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    outer = vector[..., :, None] * vector[..., None, :]
+    system = (value[..., None, None] + 4e-6 * trace) * identity - matrix + trace * outer
+    right = turned - value_change[..., None] * vector
+    vector_change = jnp.linalg.solve(system, right[..., None])[..., 0]
+    return (value, vector), (value_change, vector_change)
+
+
+def _times(matrix: Any, vector: Any) -> Any:
+    return jnp.einsum("...ij,...j->...i", matrix, vector, precision="highest")
+
+
+def gram(rows: Any) -> Any:
+    """Inner products of the rows of ``[n p c]``: ``[n p p]``."""
+    return jnp.einsum("npc,nqc->npq", rows, rows, precision="highest")
+
+
+def principal_map(values: Any, component: int, centered: bool) -> Any:
+    """Project activations on a right singular vector, as a map.
+
+    O V_k, O the activations as a matrix of cells by channels, from the Gram matrix OᵀO or OOᵀ, whichever is
+    smaller. The sign of V_k is the one that gives Σ O V_k ≥ 0 for the activations *before* centring
+    (afterwards that sum is always 0). Where the singular value cannot be told from rounding (below 4 √ε ‖O‖,
+    or 8 ε times that before centring), the map is 0.
+
+    Args:
+      values: ``float32[n *spatial c]``.
+      component: 1 for the largest singular value.
+      centered: subtract each channel's mean first.
+
+    Returns:
+      ``float32[n *spatial]``, not scaled.
+
+    Raises:
+      ValueError: fewer singular values than ``component``.
+    """
+    _checks.positive("component", component)
+    n, *shape, channels = values.shape
+    count = math.prod(shape)
+    if component > min(count, channels):
+        raise ValueError(
+            message("component", component, f"1 to {min(count, channels)} (the rank of this layer)")
+        )
+    cells = values.reshape(n, count, channels)
+    # Entries of about 1, or their squares may leave the range of float32. The map scales along: no derivative
+    # needed.
+    scale = jax.lax.stop_gradient(jnp.abs(cells).max((1, 2), keepdims=True))
+    scale = jnp.where(scale == 0, 1, scale)
+    cells = cells / scale
+    mean = cells.mean(1)
+    rows = cells - mean[:, None] if centered else cells
+    square, direction = _direction(rows, component)
+    total, left = (cells**2).sum((1, 2)), (rows**2).sum((1, 2))
+    lost = (square <= 16 * _EPS * left) | (square <= (8 * _EPS) ** 2 * total)
+    sign = jnp.where((mean * direction).sum(-1) >= 0, 1.0, -1.0)
+    maps = _times(rows, direction * sign[:, None])
+    return (jnp.where(lost[:, None], 0, maps) * scale[:, 0]).reshape(n, *shape)
+
+
+def _direction(rows: Any, component: int) -> tuple[Any, Any]:
+    """Squared singular value ``[n]`` and right singular vector ``[n c]`` of ``[n p c]``."""
+    _, count, channels = rows.shape
+    if channels <= count:
+        return eigenpair(gram(rows.transpose(0, 2, 1)), component)
+    square, left = eigenpair(gram(rows), component)
+    right = jnp.einsum("npc,np->nc", rows, left, precision="highest")
+    norm = (right**2).sum(-1, keepdims=True)
+    return square, right * jax.lax.rsqrt(jnp.where(norm == 0, 1, norm))

@@ -1,0 +1,69 @@
+"""Ablation-CAM: channels weighted by how much the score falls without them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxsal._chunks import collect
+from jaxsal._method import method
+from jaxsal._types import Classifier, Images, TargetLike
+from jaxsal.cam._maps import Maps, Size, finish, resolve_layer
+from jaxsal.targets import resolve
+from jaxsal.tracing import tapped
+
+
+@method
+def ablation_cam(
+    f: Classifier,
+    x: Images,
+    target: TargetLike = None,
+    *,
+    layer: str | None = None,
+    size: Size = "image",
+    normalize: bool = True,
+    relu: bool = True,
+    batch_size: int | None = 32,
+) -> Maps:
+    """Ablation-CAM: each channel weighted by the relative drop of the score without it.
+
+    L = ReLU(Σ_k w_k A_k), w_k = (S − S_k)/|S|, S_k the score with channel k of the layer zero. (The paper
+    divides by S, meant positive; a negative score would turn its map over.) One evaluation forward, and for
+    each channel one of what comes after the layer: nothing before it is computed again.
+
+    Args:
+      f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
+      x: images ``float[n h w c]``.
+      target: None (top class), a class, one class an image, or a function of the logits.
+      layer: tap ``[n h w c]``; None for the classifier's ``cam_layer``, or the last tap with more than one
+        cell.
+      size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
+      normalize: scale each map to [0, 1] (a constant one gives zeros).
+      relu: keep the positive part only.
+      batch_size: ablated layers in flight; None for all.
+
+    Returns:
+      Heatmap ``float[n h w]``.
+
+    Raises:
+      ValueError: no such layer, or no layer to make a map of.
+
+    References:
+      Desai & Ramaswamy 2020, "Ablation-CAM", Eqs. 3-4.
+    """
+    name = resolve_layer(f, x, layer)
+    logits, read = tapped(f, read=[name])(x)
+    values = read[name]
+    score = resolve(target).at(logits)
+
+    def ablated(image: Any, channel: Any) -> Any:
+        kept = jnp.arange(values.shape[-1]) != channel[:, None]
+        left = jnp.where(kept[:, None, None], values[image], 0)
+        return score.take(image)(tapped(f, write={name: left})(x[image])[0])
+
+    whole = score(logits).astype(jnp.float32)[:, None]
+    drop = whole - collect(ablated, x.shape[0], values.shape[-1], batch_size).astype(jnp.float32)
+    weights = drop / jnp.where(whole == 0, 1, jnp.abs(whole))
+    maps = (weights[:, None, None] * values.astype(jnp.float32)).sum(-1)
+    return finish(maps, x, size, normalize, relu)

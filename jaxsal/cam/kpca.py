@@ -1,0 +1,100 @@
+"""KPCA-CAM: Eigen-CAM with the inner products of cells replaced by a kernel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsal import _checks
+from jaxsal._checks import message
+from jaxsal._method import method
+from jaxsal._types import Classifier, Images, TargetLike
+from jaxsal.cam._maps import Maps, Size, activations, finish, resolve_layer
+from jaxsal.cam._principal import eigenpair, gram
+
+_EPS = float(jnp.finfo(jnp.float32).eps)
+
+
+@method
+def kpca_cam(
+    f: Classifier,
+    x: Images,
+    target: TargetLike = None,
+    *,
+    layer: str | None = None,
+    size: Size = "image",
+    normalize: bool = True,
+    relu: bool = True,
+    component: int = 1,
+    kernel: str = "sigmoid",
+    gamma: int | float | None = None,
+    offset: int | float = 1.0,
+) -> Maps:
+    """KPCA-CAM: the principal component of the cells under a kernel; of no class in particular.
+
+    L = √λ_k u_k, (λ_k, u_k) an eigenpair of the kernel matrix of all pairs of cells, centred in feature
+    space: (I − 1/p) κ(a_i, a_j) (I − 1/p), a_i the channels at cell i less their means. With the linear
+    kernel that is centred Eigen-CAM. One evaluation of what comes before the layer; the matrix has (h w)²
+    entries.
+
+    Args:
+      f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
+      x: images ``float[n h w c]``.
+      target: accepted and ignored.
+      layer: tap ``[n h w c]``; None for the classifier's ``cam_layer``, or the last tap with more than one
+        cell.
+      size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
+      normalize: scale each map to [0, 1] (a constant one gives zeros).
+      relu: keep the positive part only.
+      component: k; 1 is the largest eigenvalue.
+      kernel: "sigmoid" tanh(γ a·b + offset), "rbf" exp(−γ |a − b|²) or "linear" a·b.
+      gamma: γ; None for 1/c, as in scikit-learn (which pytorch-grad-cam calls, with the sigmoid kernel).
+      offset: of the sigmoid kernel.
+
+    The map sums to 0 before its positive part is taken, and its sign is arbitrary: the value of largest
+    magnitude is made positive, as scikit-learn does.
+
+    Returns:
+      Heatmap ``float[n h w]``.
+
+    Raises:
+      ValueError: no such layer, no layer to make a map of, unknown kernel, fewer components than asked for.
+
+    References:
+      Karmani et al. 2024, "KPCA-CAM: visual explainability of deep computer vision models using kernel PCA".
+    """
+    _checks.choice("kernel", kernel, ("sigmoid", "rbf", "linear"))
+    _checks.positive("component", component)
+    _, values = activations(f, x, resolve_layer(f, x, layer))
+    n, *shape, channels = values.shape
+    count = math.prod(shape)
+    if component > count:
+        raise ValueError(message("component", component, f"1 to {count} (the cells of this layer)"))
+    cells = values.reshape(n, count, channels)
+    matrix = _kernel(
+        cells - cells.mean(1, keepdims=True), kernel, 1 / channels if gamma is None else gamma, offset
+    )
+    # The map scales with the root of the matrix, so this scale needs no derivative.
+    scale = jax.lax.stop_gradient(jnp.abs(matrix).max((1, 2), keepdims=True))
+    matrix = matrix / jnp.where(scale == 0, 1, scale)
+    middle = matrix - matrix.mean(1, keepdims=True)
+    value, vector = eigenpair(middle - middle.mean(2, keepdims=True), component)
+    # The mean taken off is of the order of the entries; what is left of them by rounding is no component.
+    lost = value <= 16 * _EPS * count
+    root = jnp.sqrt(jnp.where(lost, 1, value) * scale[:, 0, 0])
+    maps = jnp.where(lost[:, None], 0, root[:, None] * vector)
+    strongest = jnp.take_along_axis(maps, jnp.abs(maps).argmax(1, keepdims=True), 1)
+    return finish((maps * jnp.where(strongest < 0, -1, 1)).reshape(n, *shape), x, size, normalize, relu)
+
+
+def _kernel(cells: Any, kernel: str, gamma: int | float, offset: int | float) -> Any:
+    products = gram(cells)
+    if kernel == "sigmoid":
+        return jnp.tanh(gamma * products + offset)
+    if kernel == "rbf":
+        squares = jnp.diagonal(products, axis1=1, axis2=2)
+        return jnp.exp(-gamma * jnp.maximum(squares[:, :, None] + squares[:, None, :] - 2 * products, 0))
+    return products
