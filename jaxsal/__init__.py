@@ -1,5 +1,6 @@
 """jaxsal: why did the classifier say that? Saliency and attribution for any JAX function."""
 
+from jaxsal import classifiers as classifiers
 from jaxsal import models as models
 from jaxsal import targets as targets
 from jaxsal.gradients import blur_integrated_gradients as blur_integrated_gradients

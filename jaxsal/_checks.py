@@ -58,9 +58,7 @@ def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,)) -> jax.A
     if not isinstance(x, jax.Array | np.ndarray):
         raise TypeError(message(what, type(x).__name__, "an array float[n h w c]", "See js.images.read."))
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(
-            message(what, f"dtype {x.dtype}", "floating point", "Divide 8-bit images by 255 first.")
-        )
+        raise TypeError(message(what, f"dtype {x.dtype}", "floating point", "Divide 8-bit images by 255 first."))
     if x.ndim not in ranks:
         hint = "Add a batch axis: x[None]." if x.ndim == 3 else ""
         expected = "[n h w c] (rank 4)" + (" or [n t h w c] (rank 5)" if 5 in ranks else "")
@@ -81,7 +79,7 @@ def finite(x: Any, what: str) -> None:
         raise ValueError(message(what, f"{bad} NaN or infinite values", "finite numbers"))
 
 
-def positive(what: str, value: Any, kind: type | tuple[type, ...] = int) -> None:
+def positive(what: str, value: Any, kind: Any = int) -> None:
     """Raise unless ``value`` is a positive number of the given kind."""
     if isinstance(value, bool) or not isinstance(value, kind):
         raise TypeError(message(what, repr(value), f"a positive {'integer' if kind is int else 'number'}"))

@@ -111,3 +111,13 @@ def source_line(eqn: JaxprEqn) -> str:
 def is_tracer(x: Any) -> bool:
     """Whether ``x`` is an abstract value of some transformation."""
     return isinstance(x, jax.core.Tracer)
+
+
+def shape(var: Any) -> tuple[int, ...]:
+    """The shape of a variable of a jaxpr."""
+    return var.aval.shape
+
+
+def dtype(var: Any) -> Any:
+    """The dtype of a variable of a jaxpr."""
+    return var.aval.dtype

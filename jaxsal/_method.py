@@ -18,6 +18,8 @@ import numpy as np
 
 from jaxsal import _checks, targets
 from jaxsal._checks import message
+from jaxsal._types import TargetLike
+from jaxsal.classifiers.hoisting import hoist
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -103,24 +105,19 @@ def num_classes(f: Any, x: Any) -> int:
         if len(leaves) != 1 or len(leaves[0].shape) != 2 or leaves[0].shape[0] != x.shape[0]:
             shapes = ", ".join(str(leaf.shape) for leaf in leaves)
             hint = "js.classifiers.wrap makes a classifier of most things."
-            raise ValueError(
-                message("output of the classifier", shapes, f"logits [n k] with n = {x.shape[0]}", hint)
-            )
+            raise ValueError(message("output of the classifier", shapes, f"logits [n k] with n = {x.shape[0]}", hint))
         _NUM_CLASSES[key] = leaves[0].shape[1]
     return _NUM_CLASSES[key]
 
 
 def classifier(f: Any, x: Any) -> Any:
-    """Check that ``f`` can be called and make its closed-over arrays, if it is a bare function, leaves."""
+    """Check that ``f`` can be called; the arrays that a bare function closes over become leaves."""
     if not callable(f):
         hint = "js.classifiers.wrap makes a classifier of models, (apply, params) pairs, ..."
-        raise TypeError(
-            message("classifier", type(f).__name__, "a callable: images [n h w c] -> logits [n k]", hint)
-        )
-    return f
+        raise TypeError(message("classifier", type(f).__name__, "a callable: images [n h w c] -> logits [n k]", hint))
+    return hoist(f, x)
 
 
-@overload
 def method(fn: M) -> M: ...
 
 
@@ -162,9 +159,7 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,)) -> Any:
     return public
 
 
-def settle(f: Callable, x: Any, target: targets.Target) -> targets.Target:
+def settle(f: Callable, x: Any, target: TargetLike) -> targets.Target:
     """The target with one class an image; the classifier is evaluated only where a top class must be found."""
-    if target.needs_logits:
-        return target.at(f(x))
-    shape = jnp.zeros((x.shape[0], 1))
-    return target.at(shape)
+    score = targets.resolve(target)
+    return score.at(f(x) if score.needs_logits else jnp.zeros((x.shape[0], 1)))

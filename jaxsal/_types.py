@@ -24,7 +24,7 @@ Masks: TypeAlias = Float[Array, "n *mask"]
 Labels: TypeAlias = Int[Array, " n"]
 Key: TypeAlias = Shaped[jax.Array, "..."]
 ScoreFunction: TypeAlias = Callable[[Any], Any]
-TargetLike: TypeAlias = None | int | np.integer | Int[Array, ""] | Int[Array, " n"] | ScoreFunction
+TargetLike: TypeAlias = int | np.integer | Int[Array, ""] | Int[Array, " n"] | ScoreFunction | None
 
 
 @runtime_checkable

@@ -97,18 +97,18 @@ def integrated_gradients(
       Sundararajan et al. 2017, "Axiomatic attribution for deep networks"; white-box survey, Eq. 7. It is the time
       integral of the retaining-score gradient at the affine ablation path: ablation-paths thesis, Theorem 5.
     """
-    baseline = _baseline(baseline, x)
+    start = _baseline(baseline, x)
     score = settle(f, x, target)
     nodes, weights = (jnp.asarray(v, x.dtype) for v in quadrature_rule(quadrature, num_steps))
 
     def sample(image: Any, step: Any) -> Any:
-        start, end, part = baseline[image], x[image], score.take(image)
-        point = start + nodes[step, None, None, None] * (end - start)
+        begin, end, part = start[image], x[image], score.take(image)
+        point = begin + nodes[step, None, None, None] * (end - begin)
         slope = jax.grad(lambda p: part(f(p)).sum())(point)
         return weights[step, None, None, None] * slope
 
     mean = _chunks.accumulate(sample, x.shape[0], num_steps, batch_size)
-    return ((x - baseline) * mean).astype(x.dtype)
+    return ((x - start) * mean).astype(x.dtype)
 
 
 @method
@@ -146,9 +146,7 @@ def expected_gradients(
       Erion et al. 2021, "Improving performance of deep learning models with axiomatic attribution priors".
     """
     if baselines.shape[1:] != x.shape[1:]:
-        raise ValueError(
-            message("baselines", f"shape {baselines.shape}", f"[m, {', '.join(map(str, x.shape[1:]))}]")
-        )
+        raise ValueError(message("baselines", f"shape {baselines.shape}", f"[m, {', '.join(map(str, x.shape[1:]))}]"))
     score = settle(f, x, target)
     which_key, alpha_key = jax.random.split(key)
     which = jax.random.randint(which_key, (num_samples,), 0, baselines.shape[0])

@@ -91,14 +91,10 @@ def smooth(
             out = (second - first**2 / num_samples) / (num_samples - 1)
         else:
             power = 2 if kind == "square" else 1
-            total = _chunks.accumulate(
-                lambda i, s: attribute(i, s) ** power, x.shape[0], num_samples, batch_size
-            )
+            total = _chunks.accumulate(lambda i, s: attribute(i, s) ** power, x.shape[0], num_samples, batch_size)
             out = total / num_samples
         return out.astype(x.dtype)
 
     smoothed.__name__ = f"smooth_{getattr(method_to_smooth, '__name__', 'method')}"
-    smoothed.__doc__ = (
-        f"Smoothed ({kind}) {getattr(method_to_smooth, '__name__', 'attribution')}; see js.smooth."
-    )
+    smoothed.__doc__ = f"Smoothed ({kind}) {getattr(method_to_smooth, '__name__', 'attribution')}; see js.smooth."
     return method(smoothed)

@@ -37,9 +37,7 @@ class Visitor(Protocol):
     def wants(self, jaxpr: c.Jaxpr, path: Path) -> bool:
         """Whether anything inside ``jaxpr`` must be seen."""
 
-    def visit(
-        self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values
-    ) -> tuple[list[Any], Values] | None:
+    def visit(self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values) -> tuple[list[Any], Values] | None:
         """Outputs and emitted values in place of the equation's own, or None to leave it be."""
 
 
@@ -72,9 +70,7 @@ def interpret(
     return [v.val if isinstance(v, c.Literal) else env[v] for v in jaxpr.outvars], emitted
 
 
-def _evaluate(
-    eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values
-) -> tuple[list, Values]:
+def _evaluate(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values) -> tuple[list, Values]:
     inner = dict(c.subjaxprs(eqn))
     if any(visitor.wants(sub, (*here, key)) for key, sub in inner.items()):
         recurse = _RECURSE.get(eqn.primitive)
@@ -90,23 +86,19 @@ def _evaluate(
 
 
 def _foldable(eqn: c.JaxprEqn, values: Sequence[Any]) -> bool:
-    small = all(np.prod(v.aval.shape, dtype=np.int64) <= _FOLD_LIMIT for v in eqn.outvars)
+    small = all(np.prod(c.shape(v), dtype=np.int64) <= _FOLD_LIMIT for v in eqn.outvars)
     return small and not any(c.is_tracer(v) for v in values)
 
 
 # One function for each primitive that holds jaxprs: evaluate it with the visitor inside.
 
 
-def _call(
-    eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values
-) -> tuple[list, Values]:
+def _call(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values) -> tuple[list, Values]:
     key, sub = next(iter((k, v) for k, v in eqn.params.items() if isinstance(v, c.ClosedJaxpr)))
     return interpret(sub.jaxpr, sub.consts, values, visitor, fed, (*here, (key, 0)))
 
 
-def _remat(
-    eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values
-) -> tuple[list, Values]:
+def _remat(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values) -> tuple[list, Values]:
     paths = list(fed)
     out_paths: list[Path] = []
 
@@ -121,13 +113,11 @@ def _remat(
     return outs, dict(zip(out_paths, emitted))
 
 
-def _scan(
-    eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values
-) -> tuple[list, Values]:
+def _scan(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values) -> tuple[list, Values]:
     p = eqn.params
     sub, k, n = p["jaxpr"], p["num_consts"], p["num_carry"]
     consts, init, xs = values[:k], values[k : k + n], values[k + n :]
-    types = [v.aval.dtype for v in sub.jaxpr.outvars[:n]]
+    types = [c.dtype(v) for v in sub.jaxpr.outvars[:n]]
     paths = list(fed)
     out_paths: list[Path] = []
 
@@ -146,9 +136,7 @@ def _scan(
     return [*carry, *ys], dict(zip(out_paths, emitted))
 
 
-def _cond(
-    eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values
-) -> tuple[list, Values]:
+def _cond(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values) -> tuple[list, Values]:
     index, args = values[0], values[1:]
     paths = list(fed)
 
@@ -169,10 +157,8 @@ def _cond(
     def padded(run: Callable) -> Callable[[list, list], tuple[list, list]]:
         def full(args: list[Any], given: list[Any]) -> tuple[list, list]:
             outs, emitted = run(args, given)
-            outs = [jnp.asarray(v, o.aval.dtype) for v, o in zip(outs, eqn.outvars)]
-            return outs, [
-                emitted[p] if p in emitted else jnp.zeros(s.shape, s.dtype) for p, s in shapes.items()
-            ]
+            outs = [jnp.asarray(v, c.dtype(o)) for v, o in zip(outs, eqn.outvars)]
+            return outs, [emitted[p] if p in emitted else jnp.zeros(s.shape, s.dtype) for p, s in shapes.items()]
 
         return full
 
@@ -191,9 +177,7 @@ def _emitted_shapes(run: Callable, args: list[Any], given: list[Any]) -> Values:
     return dict(zip(out_paths, jax.eval_shape(values_only, args, given)))
 
 
-def _custom(
-    eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values
-) -> tuple[list, Values]:
+def _custom(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values) -> tuple[list, Values]:
     """The primal code of a function with a custom derivative, whose own rule stays if nothing inside was changed."""
     sub, before = eqn.params["call_jaxpr"], visitor.changes
     outs, emitted = interpret(sub.jaxpr, sub.consts, values, visitor, fed, (*here, ("call_jaxpr", 0)))

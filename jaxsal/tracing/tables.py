@@ -112,9 +112,7 @@ class _TableVisitor:
             for eqn in jaxpr.eqns
         )
 
-    def visit(
-        self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values
-    ) -> tuple[list, Values] | None:
+    def visit(self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values) -> tuple[list, Values] | None:
         if _numerical(eqn):
             return c.bind(eqn, values), {}
         site = Site(eqn, tuple(values))

@@ -49,7 +49,7 @@ def _find(jaxpr: c.Jaxpr, path: Path = (), lead: tuple[int, ...] = (), readable:
         for index, eqn in enumerate(jaxpr.eqns):
             here = (*path, index)
             if eqn.primitive is c.name_p:
-                aval = eqn.outvars[0].aval
+                aval: Any = eqn.outvars[0].aval
                 shape = jax.ShapeDtypeStruct((*lead, *aval.shape), aval.dtype)
                 yield _Tap(eqn.params["name"], here, shape, readable)
             deeper = (*lead, eqn.params["length"]) if eqn.primitive is c.scan_p else lead
@@ -77,9 +77,7 @@ class _TapVisitor:
     def wants(self, jaxpr: c.Jaxpr, path: Path) -> bool:
         return any(p[: len(path)] == path for p in self.read | self.write | self.add)
 
-    def visit(
-        self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values
-    ) -> tuple[list, Values] | None:
+    def visit(self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values) -> tuple[list, Values] | None:
         if path not in self.read | self.write | self.add:
             return None
         value = values[0]
@@ -106,9 +104,7 @@ def _lookup(found: list[_Tap], names: Iterable[str]) -> dict[str, _Tap]:
             more = f" and {len(table) - 12} more (js.taps lists them)" if len(table) > 12 else ""
             raise ValueError(message("unknown layer", repr(name), f"one of: {near}{more}", hint))
         if not table[name].readable:
-            raise ValueError(
-                message(f"layer {name!r}", "a tap inside a while loop", "one outside, or in a scan")
-            )
+            raise ValueError(message(f"layer {name!r}", "a tap inside a while loop", "one outside, or in a scan"))
     return {name: table[name] for name in names}
 
 
@@ -141,11 +137,10 @@ def tapped(
         for name, value in [*write.items(), *add.items()]:
             shape, value = table[name].shape, jnp.asarray(value)
             if value.shape != shape.shape:
-                raise ValueError(
-                    message(f"value for layer {name!r}", f"shape {value.shape}", f"{shape.shape}")
-                )
+                raise ValueError(message(f"value for layer {name!r}", f"shape {value.shape}", f"{shape.shape}"))
             fed[table[name].path] = value.astype(shape.dtype)
-        visitor = _TapVisitor(*(frozenset(table[n].path for n in names) for names in (read, write, add)))
+        at = [frozenset(table[n].path for n in names) for names in (read, write, add)]
+        visitor = _TapVisitor(read=at[0], write=at[1], add=at[2])
         outs, emitted = interpret(closed.jaxpr, closed.consts, jax.tree.leaves(args), visitor, fed)
         return jax.tree.unflatten(tree, outs), {name: emitted[table[name].path] for name in read}
 
