@@ -1,0 +1,163 @@
+"""Classifiers of anything: a callable pytree ``f(images) -> logits`` out of any model, tapped at every submodule."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsal import _checks
+from jaxsal._checks import message
+from jaxsal._types import Classifier
+from jaxsal.classifiers import functions
+from jaxsal.classifiers._calls import no_variables
+from jaxsal.classifiers._static import is_array
+from jaxsal.classifiers._taps import Tapper
+from jaxsal.classifiers.hoisting import hoist as hoist
+from jaxsal.classifiers.wrapped import Wrapped as Wrapped
+
+MARK = "__jaxsal_classifier__"
+
+
+def wrap(
+    model: Any,
+    variables: Any = None,
+    *,
+    layout: str = "NHWC",
+    batched: bool = True,
+    mean: Any = None,
+    std: Any = None,
+    output: Callable | None = None,
+    call_kwargs: Mapping[str, Any] | None = None,
+    labels: Sequence[str] | None = None,
+    cam_layer: str | None = None,
+) -> Classifier:
+    """Make a classifier of anything: a callable pytree ``f(images) -> logits`` whose leaves are the parameters.
+
+    Models of neural-network libraries are put into evaluation mode and tapped at every submodule by its path
+    (``"layers.0.conv1"``), without being changed. A submodule that gives several arrays is tapped as ``"path.0"``,
+    ``"path.1"`` or ``"path.key"``. A callable pytree, such as a registered dataclass, is a classifier already: it is
+    returned as it is, if no option asks for more; so is anything whose class says ``__jaxsal_classifier__ = True``.
+
+    Args:
+      model: a Flax Linen module, Flax NNX module, Equinox module, Haiku transform, built Keras model (JAX backend),
+        function ``f(images)``, ``apply(params, images)``, or a pair of any of these with its variables.
+      variables: of a Linen module, what ``init`` gave (a bound module has its own); of a Haiku transform, its
+        parameters or (parameters, state); of an Equinox module, its state, if any; of ``apply``, the parameters.
+      layout: of the model's input, "NHWC" or "NCHW". Taps of a channels-first model show arrays of the rank of images
+        channels last.
+      batched: whether the model takes batches; False for one example at a time.
+      mean: subtracted from the images first; a number, or one for each channel.
+      std: then the images are divided by it; a number, or one for each channel.
+      output: picks the (batch of) logits from what the model gives: ``lambda out: out[0]``. Part of the identity of
+        compiled programs: give the same function again, not a new one.
+      call_kwargs: more arguments of the model: ``{"train": False}``.
+      labels: names of the classes, kept as ``.labels``.
+      cam_layer: the tap that class activation maps read by default, kept as ``.cam_layer``.
+
+    Returns:
+      The classifier. It takes images float[n h w c], usually in [0, 1], and gives logits float[n k]; anything else
+      that the model gives is an error when it is called.
+
+    Raises:
+      TypeError: not something that can be a classifier; variables missing or of the wrong kind; arguments of the model
+        missing.
+      ValueError: an option out of range; a Keras backend other than JAX; (when called) no logits [n k].
+    """
+    _check_options(layout, batched, output, call_kwargs, cam_layer)
+    mean, std = _statistic("mean", mean), _statistic("std", std)
+    names = _labels(labels)
+    if type(model) is tuple and len(model) == 2:
+        if variables is not None:
+            raise TypeError(message("variables", type(variables).__name__, "None: the model came with its own"))
+        model, variables = model
+    tapper = Tapper((1 if batched else 0) if layout == "NCHW" else None)
+    network = _network(model, variables, dict(call_kwargs or {}), tapper)
+    plain = (layout, batched) == ("NHWC", True)
+    if network is model and plain and all(v is None for v in (mean, std, output, names, cam_layer)):
+        return network
+    return Wrapped(network, mean, std, layout, batched, output, names, cam_layer)
+
+
+def _network(model: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Tapper) -> Any:
+    """The model as a callable pytree in its own layout; the model itself, if it is one already."""
+    if isinstance(model, Wrapped) or getattr(type(model), MARK, False):
+        return _as_it_is(model, variables, call_kwargs)
+    if _is(model, "haiku", "Transformed") or _is(model, "haiku", "TransformedWithState"):
+        from jaxsal.classifiers import haiku
+
+        return haiku.adapt(model, variables, call_kwargs, tapper)
+    if _is(model, "flax.linen", "Module"):
+        from jaxsal.classifiers import linen
+
+        return linen.adapt(model, variables, call_kwargs, tapper)
+    if _is(model, "flax.nnx", "Module"):
+        from jaxsal.classifiers import nnx
+
+        return nnx.adapt(model, variables, call_kwargs, tapper)
+    if _is(model, "equinox", "Module"):
+        from jaxsal.classifiers import equinox
+
+        return equinox.adapt(model, variables, call_kwargs, tapper)
+    if _is(model, "keras", "Layer"):
+        from jaxsal.classifiers import keras
+
+        return keras.adapt(model, variables, call_kwargs, tapper)
+    functions.check_callable(model)
+    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(model))
+    if is_leaf or variables is not None:
+        return functions.adapt(model, variables, call_kwargs)
+    return _as_it_is(model, variables, call_kwargs)
+
+
+def _is(model: Any, library: str, name: str) -> bool:
+    """Whether ``model`` is an object of a class of a library, which then must have been imported."""
+    cls = getattr(sys.modules.get(library), name, None)
+    return isinstance(cls, type) and isinstance(model, cls)
+
+
+def _as_it_is(model: Any, variables: Any, call_kwargs: dict[str, Any]) -> Any:
+    no_variables("a callable pytree", variables)
+    if call_kwargs:
+        raise TypeError(message("call_kwargs", list(call_kwargs), "none: a callable pytree is called with images only"))
+    return model
+
+
+def _check_options(layout: Any, batched: Any, output: Any, call_kwargs: Any, cam_layer: Any) -> None:
+    _checks.choice("layout", layout, ("NHWC", "NCHW"))
+    if not isinstance(batched, bool):
+        raise TypeError(message("batched", repr(batched), "True or False"))
+    if output is not None and not callable(output):
+        raise TypeError(message("output", repr(output), "a function", "To take the first: lambda out: out[0]."))
+    if call_kwargs is not None and not (
+        isinstance(call_kwargs, Mapping) and all(isinstance(k, str) for k in call_kwargs)
+    ):
+        raise TypeError(message("call_kwargs", type(call_kwargs).__name__, "a dict of keyword arguments"))
+    if cam_layer is not None and not isinstance(cam_layer, str):
+        raise TypeError(message("cam_layer", repr(cam_layer), "the name of a tap (js.taps lists them)"))
+
+
+def _statistic(what: str, value: Any) -> jax.Array | None:
+    if value is None:
+        return None
+    if not isinstance(value, float | int | list | tuple) and not is_array(value):
+        raise TypeError(message(what, type(value).__name__, "a number, or one for each channel"))
+    array = jnp.asarray(value, None if is_array(value) else jnp.float32)
+    if array.ndim > 1 or array.size == 0:
+        raise ValueError(message(what, f"shape {array.shape}", "a number, or one for each channel"))
+    _checks.finite(array, what)
+    if what == "std" and _checks.readable(array) and not bool((array > 0).all()):
+        raise ValueError(message(what, np.asarray(array).tolist(), "more than 0"))
+    return array
+
+
+def _labels(labels: Any) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(isinstance(n, str) for n in labels):
+        raise TypeError(message("labels", type(labels).__name__, "a sequence of strings, one for each class"))
+    return tuple(labels)
