@@ -48,7 +48,7 @@ def check(f, other, reference, x, names, leaves):
     np.testing.assert_allclose(run(other, x), other(x), atol=1e-5)
     assert len(traces) == 1
     assert big_constants(f, x) == []
-    closed_over = jax.tree_util.Partial(lambda x: f(x))
+    closed_over = jax.tree_util.Partial(f.__call__)
     assert big_constants(closed_over, x) != []  # they would be seen
 
     # Gradients by all floating-point parameters, and by the images.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -254,7 +256,7 @@ def test_wrong_options(options, kind, text):
 def test_wrong_models():
     with pytest.raises(TypeError, match="classifier: got int, expected a Flax"):
         wrap(3)
-    with pytest.raises(TypeError, match="got the class Tree, expected an object. Make an object of it first"):
+    with pytest.raises(TypeError, match=r"got the class Tree, expected an object. Make an object of it first"):
         wrap(Tree)
     with pytest.raises(TypeError, match="variables: got dict, expected None: the model came with its own"):
         wrap((linear, PARAMS), PARAMS)
@@ -269,12 +271,21 @@ def test_wrong_models():
         wrap(torch_like())
 
 
+def test_frameworks_are_not_imported():
+    code = (
+        "import sys, jaxsal.classifiers as c; f = c.wrap(lambda x: x.mean((1, 2)));"
+        "print(sorted({'haiku', 'equinox', 'keras'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
 def test_wrong_arguments_of_the_function():
     with pytest.raises(TypeError, match=r"no value for train, .* call_kwargs=\{'train': \.\.\.\}"):
         wrap(lambda x, train: x)
     with pytest.raises(TypeError, match="no value for x"):
         wrap(linear)
-    with pytest.raises(TypeError, match="call_kwargs of .*: got 'trian', expected one of: train"):
+    with pytest.raises(TypeError, match=r"call_kwargs of .*: got 'trian', expected one of: train"):
         wrap(lambda x, train=True: x, call_kwargs={"trian": False})
-    with pytest.raises(TypeError, match="positional arguments of .*: got 1, expected at least 2"):
+    with pytest.raises(TypeError, match=r"positional arguments of .*: got 1, expected at least 2"):
         wrap(lambda x: x, PARAMS)

@@ -266,6 +266,8 @@ def test_linen_method():
     variables = net.init(jax.random.key(0), X, method="encode")
     with pytest.raises(TypeError, match="Linen module: got Encoder, expected one with __call__"):
         wrap(net, variables)
+    with pytest.raises(ValueError, match=r"unknown method: got 'encod', expected one of: encode"):
+        wrap(net, variables, call_kwargs={"method": "encod"})
     f = wrap(net, variables, call_kwargs={"method": "encode"})
     assert list(taps(f, X)) == ["dense"]
     np.testing.assert_allclose(f(X), net.apply(variables, X, method="encode"), atol=1e-6)

@@ -61,7 +61,8 @@ def _parts(thing: Any) -> Iterable[Any]:
 
 def _of_function(function: types.FunctionType) -> list[Any]:
     """What a function refers to, by itself and in the functions it defines."""
-    names, codes = set(), [function.__code__]
+    names: set[str] = set()
+    codes = [function.__code__]
     while codes:
         code = codes.pop()
         names.update(code.co_names)

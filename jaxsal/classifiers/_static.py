@@ -1,4 +1,4 @@
-"""The parts of a classifier that are not arrays: hashable whatever they are, so that ``jax.jit`` can tell them apart."""
+"""The parts of a classifier that are not arrays: hashable whatever they are, for ``jax.jit`` to tell them apart."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ and compiled anew for new weights. ``hoist`` finds these arrays by tracing, so t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import operator
 import weakref
@@ -131,12 +132,14 @@ def _remembered(function: Any) -> dict[Any, tuple[tuple, tuple]]:
     known = _CACHE.get(id(function))
     if known is not None and known[0]() is function:
         return known[1]
-    try:
-        own = weakref.ref(function, lambda _, key=id(function): _CACHE.pop(key, None))
-    except TypeError:  # cannot be weakly referred to
-        return {}
-    _CACHE[id(function)] = own, {}
-    return _CACHE[id(function)][1]
+    key, fresh = id(function), dict[Any, tuple[tuple, tuple]]()
+
+    def forget(_: Any) -> None:
+        _CACHE.pop(key, None)
+
+    with contextlib.suppress(TypeError):  # what cannot be weakly referred to is not remembered
+        _CACHE[key] = weakref.ref(function, forget), fresh
+    return fresh
 
 
 def _holders(jaxpr: c.Jaxpr) -> Iterator[tuple[c.Jaxpr, Sequence[Any]]]:

@@ -34,15 +34,10 @@ class KerasNetwork:
     def __call__(self, x: Any) -> Any:
         """What the model gives for ``x``, without training-time behaviour and without the new state."""
         model = self.model.value
-        values = [
-            [given[name] for name in names(variables)]
-            for given, variables in (
-                (self.trainable, model.trainable_variables),
-                (self.non_trainable, model.non_trainable_variables),
-            )
-        ]
+        trainable = [self.trainable[name] for name in names(model.trainable_variables)]
+        non_trainable = [self.non_trainable[name] for name in names(model.non_trainable_variables)]
         with _tapped(model, self.tapper):
-            return model.stateless_call(*values, x, **self.keywords.merge())[0]
+            return model.stateless_call(trainable, non_trainable, x, **self.keywords.merge())[0]
 
 
 def names(variables: list[Any]) -> list[str]:
@@ -102,8 +97,11 @@ def adapt(model: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Tappe
     check_call(model.call, model.name, call_kwargs)
     if "training" in inspect.signature(model.call).parameters:
         call_kwargs = {"training": False, **call_kwargs}
-    groups = [
-        {name: v.value for name, v in zip(names(group), group)}
-        for group in (model.trainable_variables, model.non_trainable_variables)
-    ]
-    return KerasNetwork(*groups, Keywords.of(call_kwargs), Static(model), tapper)
+    trainable, non_trainable = model.trainable_variables, model.non_trainable_variables
+    return KerasNetwork(
+        dict(zip(names(trainable), [v.value for v in trainable])),
+        dict(zip(names(non_trainable), [v.value for v in non_trainable])),
+        Keywords.of(call_kwargs),
+        Static(model),
+        tapper,
+    )

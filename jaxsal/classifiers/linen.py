@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxsal._checks import message
+from jaxsal._checks import choice, message
 from jaxsal.classifiers._calls import check_call, check_parameters
 from jaxsal.classifiers._static import Keywords, Static
 from jaxsal.classifiers._taps import Tapper, join
@@ -55,10 +55,11 @@ def adapt(module: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Tapp
         module, variables = module.unbind()
     check_parameters("variables", variables)
     if not callable(module) and "method" not in call_kwargs:
-        raise TypeError(message("Linen module", type(module).__name__, "one with __call__, or call_kwargs={'method': ...}"))
+        expected = "one with __call__, or call_kwargs={'method': ...}"
+        raise TypeError(message("Linen module", type(module).__name__, expected))
     method = call_kwargs.get("method") or type(module).__call__
     if isinstance(method, str):
-        method = getattr(type(module), method, None)
-    if callable(method):
-        check_call(method, type(module).__name__, call_kwargs, positional=2, extra=_APPLY)
+        choice("method", method, [name for name in dir(type(module)) if callable(getattr(type(module), name))])
+        method = getattr(type(module), method)
+    check_call(method, type(module).__name__, call_kwargs, positional=2, extra=_APPLY)
     return LinenNetwork(variables, Keywords.of(call_kwargs), Static(module), tapper)

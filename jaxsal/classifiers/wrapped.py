@@ -13,9 +13,7 @@ import numpy as np
 from jaxsal._checks import message
 from jaxsal._types import Logits
 
-
-def _static(**options: Any) -> Any:
-    return dataclasses.field(metadata={"static": True}, **options)
+_STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
@@ -37,11 +35,11 @@ class Wrapped:
     network: Any
     mean: Any = None
     std: Any = None
-    layout: str = _static(default="NHWC")
-    batched: bool = _static(default=True)
-    output: Callable | None = _static(default=None)
-    labels: tuple[str, ...] | None = _static(default=None)
-    cam_layer: str | None = _static(default=None)
+    layout: str = dataclasses.field(default="NHWC", metadata=_STATIC)
+    batched: bool = dataclasses.field(default=True, metadata=_STATIC)
+    output: Callable | None = dataclasses.field(default=None, metadata=_STATIC)
+    labels: tuple[str, ...] | None = dataclasses.field(default=None, metadata=_STATIC)
+    cam_layer: str | None = dataclasses.field(default=None, metadata=_STATIC)
 
     def __call__(self, images: Any) -> Logits:
         """Logits of a batch of images.
