@@ -50,9 +50,7 @@ def collect(fn: Callable[[Any, Any], Any], num_images: int, num_samples: int, ba
     return jax.tree.map(shape, out)
 
 
-def accumulate(
-    fn: Callable[[Any, Any], Any], num_images: int, num_samples: int, batch_size: int | None
-) -> Any:
+def accumulate(fn: Callable[[Any, Any], Any], num_images: int, num_samples: int, batch_size: int | None) -> Any:
     """``out[i] = Σ_s fn(i, s)``, evaluated for ``batch_size`` pairs at a time; memory does not grow with samples.
 
     Args:

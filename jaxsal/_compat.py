@@ -35,6 +35,7 @@ min_p = primitives.min_p
 clamp_p = primitives.clamp_p
 dot_general_p = primitives.dot_general_p
 conv_general_dilated_p = primitives.conv_general_dilated_p
+reduce_window_max_p = primitives.reduce_window_max_p
 TRANSCENDENTAL = frozenset(
     getattr(primitives, f"{name}_p")
     for name in (

@@ -20,6 +20,7 @@ from jaxsal import _checks, targets
 from jaxsal._checks import message
 from jaxsal._types import TargetLike
 from jaxsal.classifiers.hoisting import hoist
+from jaxsal.tracing.lowering import lowered
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -118,14 +119,11 @@ def classifier(f: Any, x: Any) -> Any:
     return hoist(f, x)
 
 
-def method(fn: M) -> M: ...
-
-
 @overload
-def method(*, ranks: tuple[int, ...]) -> Callable[[M], M]: ...
-
-
-def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,)) -> Any:
+def method(fn: M) -> M: ...
+@overload
+def method(*, ranks: tuple[int, ...] = ..., lower: bool = ...) -> Callable[[M], M]: ...
+def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True) -> Any:
     """Make a public method of a pure function ``fn(f, x, target, *, options)``.
 
     What the caller gives is checked, ``target`` arrives as a ``Target``, and the function runs compiled. Options
@@ -134,10 +132,16 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,)) -> Any:
     Args:
       fn: the function; None to use this as ``@method(ranks=...)``.
       ranks: ranks that ``x`` may have: 4 for images, 5 for videos ``[n t h w c]``.
+      lower: give it the classifier in the form the backend runs fastest. Methods whose rules must see the classifier's
+        own primitives say no.
     """
     if fn is None:
-        return functools.partial(method, ranks=ranks)
+        return functools.partial(method, ranks=ranks, lower=lower)
     signature = inspect.signature(fn)
+
+    @functools.wraps(fn)
+    def body(f: Any, *args: Any, **options: Any) -> Any:
+        return fn(lowered(f) if lower else f, *args, **options)
 
     @functools.wraps(fn)
     def public(f: Any, x: Any, target: Any = None, **options: Any) -> Any:
@@ -153,7 +157,7 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,)) -> Any:
         f = classifier(f, x)
         score = targets.resolve(target)
         targets.check(score, x.shape[0], num_classes(f, x))
-        return compiled(fn, f, x, score, **options)
+        return compiled(body, f, x, score, **options)
 
     public.__signature__ = signature  # type: ignore[attr-defined]
     return public

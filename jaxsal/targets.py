@@ -52,9 +52,7 @@ class Target:
             scores = self.function(logits)
             if jnp.shape(scores) != logits.shape[:1]:
                 expected = f"[n] = {logits.shape[:1]}"
-                raise ValueError(
-                    message("scores of the target function", f"shape {jnp.shape(scores)}", expected)
-                )
+                raise ValueError(message("scores of the target function", f"shape {jnp.shape(scores)}", expected))
             return scores
         return _SCORES[self.kind](logits, *self.at(logits).classes)
 
@@ -123,9 +121,7 @@ def _classes(target: Any) -> Any:
     if not jnp.issubdtype(jnp.asarray(target).dtype, jnp.integer):
         raise TypeError(message("target", f"dtype {jnp.asarray(target).dtype}", "integers"))
     if jnp.ndim(target) > 1:
-        raise ValueError(
-            message("target", f"shape {jnp.shape(target)}", "one class, or one an image: int[n]")
-        )
+        raise ValueError(message("target", f"shape {jnp.shape(target)}", "one class, or one an image: int[n]"))
     return jnp.asarray(target, jnp.int32)
 
 
@@ -150,9 +146,7 @@ def check(target: Target, num_images: int, num_classes: int) -> None:
         if classes is None:
             continue
         if classes.ndim == 1 and classes.shape[0] != num_images:
-            raise ValueError(
-                message("target", f"{classes.shape[0]} classes", f"1 or {num_images} (one an image)")
-            )
+            raise ValueError(message("target", f"{classes.shape[0]} classes", f"1 or {num_images} (one an image)"))
         if readable(classes):
             values = np.asarray(classes)
             if values.size and (values.min() < 0 or values.max() >= num_classes):

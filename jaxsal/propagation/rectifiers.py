@@ -38,7 +38,7 @@ def _back(f: Any, x: Any, target: Any, table: Table, name: str) -> Any:
     return jax.grad(total)(x)
 
 
-@method
+@method(lower=False)
 def guided_backprop(f: Classifier, x: Images, target: TargetLike = None) -> Attributions:
     """Guided back-propagation: at each ReLU the backward signal R passes where both x > 0 and R > 0.
 
@@ -61,7 +61,7 @@ def guided_backprop(f: Classifier, x: Images, target: TargetLike = None) -> Attr
     return _back(f, x, target, GUIDED, "guided_backprop")
 
 
-@method
+@method(lower=False)
 def deconvnet(f: Classifier, x: Images, target: TargetLike = None) -> Attributions:
     """Deconvolutional network: at each ReLU the backward signal itself is rectified, whatever x was.
 

@@ -159,6 +159,11 @@ class Rerouted:
     f: Any
     table: Table = dataclasses.field(metadata={"static": True})
 
+    @property
+    def cam_layer(self) -> str | None:
+        """That of ``f``."""
+        return getattr(self.f, "cam_layer", None)
+
     def __call__(self, *args: Any) -> Any:
         """The value of ``f``."""
         return self.count(*args)[0]

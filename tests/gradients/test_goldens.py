@@ -31,9 +31,7 @@ def test_attribution(golden, case, name):
     assert error < 1e-4, f"relative L2 error {error:.2e}"
 
 
-@pytest.mark.parametrize(
-    "case", ["squeezenet1_1_96", *(pytest.param(c, marks=pytest.mark.slow) for c in CASES[1:])]
-)
+@pytest.mark.parametrize("case", ["squeezenet1_1_96", *(pytest.param(c, marks=pytest.mark.slow) for c in CASES[1:])])
 def test_integrated_gradients(golden, case):
     """Rounding flips ReLUs and max-pools at some of the 32 points, in captum as in ours, and each flip is a jump.
 

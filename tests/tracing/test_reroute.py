@@ -68,9 +68,7 @@ def test_custom_derivatives_without_a_match_are_kept():
 
 
 def test_any_primitive_by_a_rule_of_one_line():
-    table = js.Table().with_rule(
-        jax.lax.sin_p, lambda site, inputs, outputs, cotangents: [10 * cotangents[0]]
-    )
+    table = js.Table().with_rule(jax.lax.sin_p, lambda site, inputs, outputs, cotangents: [10 * cotangents[0]])
     f = lambda x: (jnp.sin(x) + jnp.cos(x)).sum()  # noqa: E731
     np.testing.assert_allclose(jax.grad(js.reroute(f, table))(X), 10 - np.sin(X), rtol=1e-6)
     where = table.with_rule(jax.lax.sin_p, lambda s, i, o, ct: s.vjp(i, ct), where=lambda site: True)
@@ -80,9 +78,7 @@ def test_any_primitive_by_a_rule_of_one_line():
 
 def test_sites_know_their_line():
     lines = []
-    table = js.Table().with_rule(
-        c.max_p, lambda s, i, o, ct: s.vjp(i, ct), where=lambda s: bool(lines.append(s.line))
-    )
+    table = js.Table().with_rule(c.max_p, lambda s, i, o, ct: s.vjp(i, ct), where=lambda s: bool(lines.append(s.line)))
     js.reroute(lambda x: jnp.maximum(x, 3.0), table)(X)
     assert "test_reroute.py" in lines[0]
 
@@ -96,7 +92,7 @@ def test_vmap_and_composition_with_methods():
     f, x = tiny(), images(3)
     batch = js.guided_backprop(f, x, 1)
     np.testing.assert_allclose(js.gradient(js.reroute(f, GUIDED), x, 1), batch, rtol=1e-5, atol=1e-7)
-    single = jax.vmap(lambda v: jax.grad(lambda v: js.reroute(f, GUIDED)(v[None])[0, 1])(v))(x)
+    single = jax.vmap(jax.grad(lambda v: js.reroute(f, GUIDED)(v[None])[0, 1]))(x)
     np.testing.assert_allclose(single, batch, rtol=1e-5, atol=1e-7)
 
 

@@ -97,9 +97,7 @@ def test_under_outer_transformations():
     f, x = tiny(), images(3)
     features, head = js.split(f, "late")
     batch = features(x)
-    np.testing.assert_allclose(
-        jax.vmap(lambda image: features(image[None])[0])(x), batch, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(jax.vmap(lambda image: features(image[None])[0])(x), batch, rtol=1e-5, atol=1e-6)
     out = jax.jit(jax.vmap(lambda image, a: head(image[None], a[None])[0]))(x, batch)
     np.testing.assert_allclose(out, f(x), rtol=1e-5, atol=1e-6)
     want = jax.grad(lambda f: f(x).sum())(f)
