@@ -167,6 +167,18 @@ def test_call_kwargs_arrays_are_leaves():
     np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(f, X), 3 * linear(PARAMS, X), rtol=1e-6)
 
 
+def test_wrap_inside_jit_and_grad():
+    options = {"mean": [0.5, 0.4, 0.3], "std": 0.2}
+    expected = wrap(linear, PARAMS, **options)(X)
+    np.testing.assert_allclose(jax.jit(lambda p, x: wrap(linear, p, **options)(x))(PARAMS, X), expected, rtol=1e-5)
+
+    def loss(mean):
+        return wrap(linear, PARAMS, mean=mean, std=jnp.abs(mean))(X)[:, 0].sum()
+
+    mean = jnp.array([0.5, 0.4, 0.3])
+    np.testing.assert_allclose(jax.grad(loss)(mean), -2 * X.mean((0, 1, 2)) / mean**2 * W[:, 0], rtol=1e-4)
+
+
 def test_vmap_over_images_and_over_parameters():
     f = wrap(linear, PARAMS, mean=0.2)
     many = jnp.stack([X, X + 1, 2 * X])

@@ -81,6 +81,12 @@ def test_nnx_is_not_changed_by_later_training():
     np.testing.assert_array_equal(wrapped(X), before)
 
 
+def test_nnx_wrapped_inside_jit():
+    net = trained(0)
+    np.testing.assert_allclose(jax.jit(lambda x: wrap(net)(x))(X), evaluated(net)(X), atol=1e-6)
+    np.testing.assert_allclose(nnx.jit(lambda net, x: wrap(net)(x))(net, X), evaluated(net)(X), atol=1e-6)
+
+
 class Transforms(nnx.Module):
     """A reused module, and modules inside remat, scan and jit."""
 

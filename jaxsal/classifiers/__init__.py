@@ -149,9 +149,10 @@ def _statistic(what: str, value: Any) -> jax.Array | None:
     array = jnp.asarray(value, None if is_array(value) else jnp.float32)
     if array.ndim > 1 or array.size == 0:
         raise ValueError(message(what, f"shape {array.shape}", "a number, or one for each channel"))
-    _checks.finite(array, what)
-    if what == "std" and _checks.readable(array) and not bool((array > 0).all()):
-        raise ValueError(message(what, np.asarray(array).tolist(), "more than 0"))
+    with jax.ensure_compile_time_eval():  # wrap may be called inside jit
+        _checks.finite(array, what)
+        if what == "std" and _checks.readable(array) and not bool((array > 0).all()):
+            raise ValueError(message(what, np.asarray(array).tolist(), "more than 0"))
     return array
 
 
