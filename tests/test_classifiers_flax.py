@@ -83,7 +83,12 @@ def test_nnx_is_not_changed_by_later_training():
 
 def test_nnx_wrapped_inside_jit():
     net = trained(0)
-    np.testing.assert_allclose(jax.jit(lambda x: wrap(net)(x))(X), evaluated(net)(X), atol=1e-6)
+
+    @jax.jit
+    def run(x):
+        return wrap(net)(x)
+
+    np.testing.assert_allclose(run(X), evaluated(net)(X), atol=1e-6)
     np.testing.assert_allclose(nnx.jit(lambda net, x: wrap(net)(x))(net, X), evaluated(net)(X), atol=1e-6)
 
 
