@@ -6,6 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxsal import gradients, propagation
+from jaxsal.cam import (
+    ablation_cam,
+    cam,
+    eigen_cam,
+    eigen_fused,
+    eigen_grad_cam,
+    eigen_salience,
+    fem,
+    grad_cam,
+    grad_cam_pp,
+    guided_grad_cam,
+    hires_cam,
+    kpca_cam,
+    layer_cam,
+    score_cam,
+    signature,
+    xgrad_cam,
+)
 
 METHODS: dict[str, Callable[..., Any]] = {
     "gradient": gradients.gradient,
@@ -16,6 +34,22 @@ METHODS: dict[str, Callable[..., Any]] = {
     "var_gradient": gradients.smooth(gradients.gradient, kind="variance"),
     "deconvnet": propagation.deconvnet,
     "guided_backprop": propagation.guided_backprop,
+    "cam": cam,
+    "grad_cam": grad_cam,
+    "grad_cam_pp": grad_cam_pp,
+    "xgrad_cam": xgrad_cam,
+    "hires_cam": hires_cam,
+    "layer_cam": layer_cam,
+    "score_cam": score_cam,
+    "ablation_cam": ablation_cam,
+    "guided_grad_cam": guided_grad_cam,
+    "eigen_cam": eigen_cam,
+    "eigen_grad_cam": eigen_grad_cam,
+    "kpca_cam": kpca_cam,
+    "eigen_salience": eigen_salience,
+    "eigen_fused": eigen_fused,
+    "signature": signature,
+    "fem": fem,
 }
 """Name -> method ``(f, x, target=None, **options)``; every entry runs with no option given."""
 

@@ -47,7 +47,8 @@ def tiny(seed=0, classes=4, width=6, dtype=jnp.float32, smooth=False):
     net = Tiny(
         jax.random.normal(k[0], (3, 3, 3, width)) / 3,
         jax.random.normal(k[1], (3, 3, width, width)) / 5,
-        jax.random.normal(k[2], (width, classes)),
+        # More for than against each class: rectified maps are not empty.
+        jax.random.normal(k[2], (width, classes)) + 0.7,
         jax.random.normal(k[3], (classes,)) / 10,
         smooth,
     )
