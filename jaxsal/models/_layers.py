@@ -6,6 +6,8 @@ backward pass find the primitives they know.
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import jax
@@ -18,9 +20,31 @@ from jaxsal._checks import message
 from jaxsal._types import Array, Float
 from jaxsal.tracing.taps import tap
 
-# Module constants, since the initialisers are part of the tree structure of a network: two networks of one
-# architecture must hold the same objects to share a compiled program.
-HE_NORMAL = jax.nn.initializers.he_normal()
+# Normal numbers drawn by one compiled program.
+_BLOCK = 2**18
+
+
+@jax.jit
+def _normal_block(key: Any, index: Any) -> Any:
+    return jax.random.normal(jax.random.fold_in(key, index), (_BLOCK,))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _assemble(blocks: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    scale = math.sqrt(2 / math.prod(shape[:-1]))
+    return (scale * jnp.concatenate(blocks)[: math.prod(shape)]).reshape(shape).astype(dtype)
+
+
+def he_normal(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
+    """Weights for layers before a rectifier: normal, variance ``2 / fan_in``.
+
+    Drawn in blocks of one size, since compiling a random generator for every shape takes seconds a network.
+
+    References:
+      He et al., Delving Deep into Rectifiers (2015), Eq. 10.
+    """
+    count = -(-math.prod(shape) // _BLOCK)
+    return _assemble([_normal_block(key, index) for index in range(count)], shape, dtype)
 
 
 def conv(
@@ -43,9 +67,14 @@ def conv(
         padding=padding if isinstance(padding, str) else ((padding, padding), (padding, padding)),
         feature_group_count=groups,
         use_bias=bias,
-        kernel_init=HE_NORMAL,
+        kernel_init=he_normal,
         rngs=rngs,
     )
+
+
+def dense(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """A dense layer."""
+    return nnx.Linear(inputs, outputs, kernel_init=he_normal, rngs=rngs)
 
 
 def batch_norm(features: int, epsilon: float = 1e-5, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
@@ -58,9 +87,7 @@ def _window_padding(size: int, kernel: int, stride: int, padding: int, ceil_mode
     if not ceil_mode:
         return padding, padding
     windows = -(-(size + 2 * padding - kernel) // stride) + 1
-    if (
-        windows - 1
-    ) * stride >= size + padding:  # a window must not start beyond the image and its left padding
+    if (windows - 1) * stride >= size + padding:  # a window must not start beyond the image and its left padding
         windows -= 1
     return padding, (windows - 1) * stride + kernel - size - padding
 
@@ -85,9 +112,7 @@ def max_pool(
     _, height, width, _ = x.shape
     if min(height, width) + 2 * padding < kernel:
         what = f"maps of {height} x {width} pixels at a {kernel} x {kernel} max-pool"
-        raise ValueError(
-            message("image too small", what, f"at least {kernel} x {kernel}", "Use larger images.")
-        )
+        raise ValueError(message("image too small", what, f"at least {kernel} x {kernel}", "Use larger images."))
     rows, columns = (_window_padding(size, kernel, stride, padding, ceil_mode) for size in (height, width))
     window, strides = (1, kernel, kernel, 1), (1, stride, stride, 1)
     return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), rows, columns, (0, 0)))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from flax import nnx
 
-from jaxsal.models._layers import adaptive_average, conv, max_pool, sequential
+from jaxsal.models._layers import adaptive_average, conv, dense, max_pool, sequential
 from jaxsal.models._layouts import Layout, dense_of_maps
 from jaxsal.models.network import Network
 from jaxsal.tracing.taps import tap
@@ -53,9 +53,9 @@ class AlexNet(Network):
         )
         self.classifier = nnx.Dict(
             {
-                "1": nnx.Linear(256 * _BINS * _BINS, 4096, rngs=rngs),
-                "4": nnx.Linear(4096, 4096, rngs=rngs),
-                "6": nnx.Linear(4096, num_classes, rngs=rngs),
+                "1": dense(256 * _BINS * _BINS, 4096, rngs=rngs),
+                "4": dense(4096, 4096, rngs=rngs),
+                "6": dense(4096, num_classes, rngs=rngs),
             }
         )
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax import lax
 
-from jaxsal.models._layers import batch_norm, conv, global_average, relu
+from jaxsal.models._layers import batch_norm, conv, dense, global_average, relu
 from jaxsal.models.network import Network
 from jaxsal.tracing.taps import tap
 
@@ -42,7 +43,8 @@ class Block(nnx.Module):
         if self.stride > 1:
             x = x[:, :: self.stride, :: self.stride]
         if self.added:
-            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (self.added // 2, self.added - self.added // 2)))
+            before, after = self.added // 2, self.added - self.added // 2
+            x = lax.pad(x, np.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), (0, 0, 0), (before, after, 0)))
         return tap(relu(y + x, f"{name}.relu2"), name)
 
 
@@ -65,7 +67,7 @@ class CifarResNet(Network):
                 inputs = width
             stages.append(nnx.List(blocks))
         self.layer1, self.layer2, self.layer3 = stages
-        self.linear = nnx.Linear(inputs, num_classes, rngs=rngs)
+        self.linear = dense(inputs, num_classes, rngs=rngs)
 
     def logits(self, x: Any) -> Any:
         """One convolution, three stages, global average, dense layer."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxsal.models._layers import conv, global_average
+from jaxsal.models._layers import conv, dense, global_average
 from jaxsal.models.network import Network
 from jaxsal.tracing.taps import tap
 
@@ -42,8 +42,8 @@ class Block(nnx.Module):
             {
                 "0": conv(channels, channels, 7, padding=3, groups=channels, rngs=rngs),
                 "2": _layer_norm(channels, rngs),
-                "3": nnx.Linear(channels, 4 * channels, rngs=rngs),
-                "5": nnx.Linear(4 * channels, channels, rngs=rngs),
+                "3": dense(channels, 4 * channels, rngs=rngs),
+                "5": dense(4 * channels, channels, rngs=rngs),
             }
         )
         self.layer_scale = nnx.Param(jnp.full((channels,), _FIRST_LAYER_SCALE, jnp.float32))
@@ -78,9 +78,7 @@ class ConvNeXt(Network):
             layers.append(nnx.List([Block(width, rngs=rngs) for _ in range(depth)]))
         self.features = nnx.List(layers)
         last = widths[-1]
-        self.classifier = nnx.Dict(
-            {"0": _layer_norm(last, rngs), "2": nnx.Linear(last, num_classes, rngs=rngs)}
-        )
+        self.classifier = nnx.Dict({"0": _layer_norm(last, rngs), "2": dense(last, num_classes, rngs=rngs)})
 
     def logits(self, x: Any) -> Any:
         """Stem and stages, global average, layer norm, dense layer."""

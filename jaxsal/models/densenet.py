@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxsal.models._layers import average_pool, batch_norm, conv, global_average, max_pool, relu
+from jaxsal.models._layers import average_pool, batch_norm, conv, dense, global_average, max_pool, relu
 from jaxsal.models.network import Network
 from jaxsal.tracing.taps import tap
 
@@ -62,9 +62,7 @@ class DenseNet(Network):
     cam_layer: ClassVar[str] = "relu"
     head: ClassVar[str] = "classifier"
     # Torchvision's own files are older than its names: denselayer1.norm.1 is denselayer1.norm1.
-    renames: ClassVar[tuple[tuple[str, str], ...]] = (
-        (r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),
-    )
+    renames: ClassVar[tuple[tuple[str, str], ...]] = ((r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),)
 
     def __init__(self, name: str, *, num_classes: int = 1000, rngs: nnx.Rngs):
         super().__init__(name)
@@ -86,7 +84,7 @@ class DenseNet(Network):
         layers["norm5"] = batch_norm(channels, rngs=rngs)
         self.depths = depths
         self.features = nnx.Dict(layers)
-        self.classifier = nnx.Linear(channels, num_classes, rngs=rngs)
+        self.classifier = dense(channels, num_classes, rngs=rngs)
 
     def logits(self, x: Any) -> Any:
         """Stem, dense blocks with transitions between, rectifier, global average, dense layer."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxsal.models._layers import batch_norm, conv, global_average, max_pool, relu
+from jaxsal.models._layers import batch_norm, conv, dense, global_average, max_pool, relu
 from jaxsal.models.network import Network
 from jaxsal.tracing.taps import tap
 
@@ -94,7 +94,7 @@ class GoogLeNet(Network):
         self.conv3 = Unit(64, 192, 3, rngs=rngs)
         for block in _BLOCKS:
             setattr(self, block, Inception(block, rngs=rngs))
-        self.fc = nnx.Linear(1024, num_classes, rngs=rngs)
+        self.fc = dense(1024, num_classes, rngs=rngs)
 
     def logits(self, x: Any) -> Any:
         """Stem, nine inception blocks with max-pools between, global average, dense layer."""

@@ -12,7 +12,7 @@ import jax
 from flax import nnx
 
 from jaxsal import _checks
-from jaxsal.models._layers import batch_norm, conv, global_average
+from jaxsal.models._layers import batch_norm, conv, dense, global_average
 from jaxsal.models.network import Network
 from jaxsal.tracing.taps import tap
 
@@ -91,7 +91,7 @@ class MobileNetV2(Network):
                 inputs = outputs
         layers.append(_unit(inputs, 1280, 1, same=same, rngs=rngs))
         self.features = nnx.List(layers)
-        self.classifier = nnx.Dict({"1": nnx.Linear(1280, num_classes, rngs=rngs)})
+        self.classifier = nnx.Dict({"1": dense(1280, num_classes, rngs=rngs)})
 
     def logits(self, x: Any) -> Any:
         """First convolution, inverted residuals, last convolution, global average, dense layer."""

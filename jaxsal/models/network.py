@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxsal._checks import message
-from jaxsal._types import Images, Logits
+from jaxsal._types import Array, Logits
 from jaxsal.models._layouts import Layout
 
 
@@ -36,7 +36,7 @@ class Network(nnx.Module):
     def __init__(self, name: str, **options: Any):
         self.name = name
 
-    def __call__(self, images: Images) -> Logits:
+    def __call__(self, images: Array) -> Logits:
         """Logits of a batch of images.
 
         Args:

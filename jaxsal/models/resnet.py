@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from flax import nnx
 
-from jaxsal.models._layers import batch_norm, conv, global_average, max_pool, relu
+from jaxsal.models._layers import batch_norm, conv, dense, global_average, max_pool, relu
 from jaxsal.models.network import Network
 from jaxsal.tracing.taps import tap
 
@@ -100,7 +100,7 @@ class ResNet(Network):
                 inputs = width * block.expansion
             stages.append(nnx.List(blocks))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.fc = nnx.Linear(inputs, num_classes, rngs=rngs)
+        self.fc = dense(inputs, num_classes, rngs=rngs)
 
     def logits(self, x: Any) -> Any:
         """Stem, four stages, global average, dense layer."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -32,6 +33,13 @@ class Entry(NamedTuple):
     path: tuple[Any, ...]
     layout: Layout
     shape: tuple[int, ...]
+
+
+class _OneKey(nnx.Rngs):
+    """The same key for every parameter, where only shapes matter: counting keys is most of the time of a trace."""
+
+    def params(self) -> jax.Array:
+        return jax.random.key(0)
 
 
 def name_map(network: Network) -> dict[str, Entry]:
@@ -102,12 +110,12 @@ def from_torchvision(name: str, state_dict: Mapping[str, Any], **options: Any) -
     if "num_classes" not in options and len(bias) == 1 and bias[0] > 0:
         options["num_classes"] = bias[0]
     # Shapes only: the weights come from the state dict, random ones would be time lost.
-    network = nnx.eval_shape(lambda: network_class(name, rngs=nnx.Rngs(0), **options))
+    network = nnx.eval_shape(lambda: network_class(name, rngs=_OneKey(0), **options))
     expected = name_map(network)
     _check(name, expected, arrays)
     graph, state = nnx.split(network)
     flat = dict(nnx.to_flat_state(state))
     for key, entry in expected.items():
-        value = entry.layout.convert(np.asarray(arrays[key]).astype(np.float32))
+        value = entry.layout.convert(np.asarray(arrays[key], dtype=np.float32))
         flat[entry.path] = flat[entry.path].replace(jnp.asarray(value))
     return nnx.merge(graph, nnx.from_flat_state(flat))

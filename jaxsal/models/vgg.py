@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from flax import nnx
 
-from jaxsal.models._layers import adaptive_average, batch_norm, conv, max_pool, sequential
+from jaxsal.models._layers import adaptive_average, batch_norm, conv, dense, max_pool, sequential
 from jaxsal.models._layouts import Layout, dense_of_maps
 from jaxsal.models.network import Network
 from jaxsal.tracing.taps import tap
@@ -60,9 +60,9 @@ class VGG(Network):
         self.steps = tuple(steps)
         self.classifier = nnx.Dict(
             {
-                "0": nnx.Linear(inputs * _BINS * _BINS, 4096, rngs=rngs),
-                "3": nnx.Linear(4096, 4096, rngs=rngs),
-                "6": nnx.Linear(4096, num_classes, rngs=rngs),
+                "0": dense(inputs * _BINS * _BINS, 4096, rngs=rngs),
+                "3": dense(4096, 4096, rngs=rngs),
+                "6": dense(4096, num_classes, rngs=rngs),
             }
         )
 
