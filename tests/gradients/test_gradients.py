@@ -15,6 +15,12 @@ def slope(f, x, target):
     return np.asarray(jax.jacrev(lambda v: f(v[None])[0])(x))[target]
 
 
+def test_known_images_inside_an_outer_jit():
+    x = images()
+    got = jax.jit(lambda f: js.gradient(f, x, np.array([2, 0])))(tiny())
+    np.testing.assert_allclose(got, js.gradient(tiny(), x, np.array([2, 0])), rtol=1e-5, atol=1e-7)
+
+
 def test_gradient_is_a_row_of_the_jacobian():
     f, x = tiny(), images()
     want = np.stack([slope(f, x[0], 2), slope(f, x[1], 0)])
