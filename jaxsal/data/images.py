@@ -1,0 +1,145 @@
+"""Photographs of any kind as arrays, and arrays as PNG files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsal._checks import message
+from jaxsal._types import Array, Float, Images
+
+Size = int | tuple[int, int] | None
+
+
+def read(path: str | os.PathLike, size: Size = None, *, background: float = 1.0) -> Images:
+    """Read one image file.
+
+    JPEG, PNG, WebP, BMP, TIFF, GIF (its first frame), PGM and whatever else Pillow reads; grey, palette, CMYK, 1-bit,
+    16-bit (divided by 65535) and float images (taken to be in [0, 1]) become RGB. The rotation that EXIF states is
+    applied. Transparent pixels show the background.
+
+    Args:
+      path: the file.
+      size: None for the size in the file, an integer for a square, or (height, width); resized with antialiasing, the
+        aspect ratio not kept.
+      background: grey level, in [0, 1], behind transparent pixels; white by default.
+
+    Returns:
+      ``float32[1 h w 3]`` in [0, 1].
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: not an image, a damaged one, or one too large to be honest. The message is one line with the path.
+    """
+    pixels = _to_rgb(_open(Path(path)), background, path)
+    x = jnp.asarray(pixels, jnp.float32)[None]
+    return x if size is None else resize(x, size)
+
+
+def resize(images: Images, size: int | tuple[int, int]) -> Float[Array, "n height width c"]:
+    """Resize images with antialiased bilinear interpolation, the aspect ratio not kept.
+
+    Args:
+      images: ``float[n h w c]``.
+      size: an integer for a square, or (height, width), in pixels.
+
+    Returns:
+      ``float[n height width c]``.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if not (height > 0 and width > 0):
+        raise ValueError(message("size", size, "positive numbers of pixels"))
+    return jax.image.resize(images, (images.shape[0], height, width, images.shape[3]), "linear", antialias=True)
+
+
+def check(images: Any, what: str = "images") -> None:
+    """Raise ``ValueError`` unless all values are finite and in [0, 1] (to 0.001, the overshoot of a resize).
+
+    Args:
+      images: any array.
+      what: its name in the message.
+    """
+    values = np.asarray(images)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise ValueError(message(what, f"{bad} NaN or infinite values", "numbers in [0, 1]"))
+    low, high = float(values.min()), float(values.max())
+    if low < -1e-3 or high > 1 + 1e-3:
+        hint = "Divide 8-bit images by 255." if low >= 0 and high <= 255 else ""
+        raise ValueError(message(what, f"values from {low:.4g} to {high:.4g}", "values in [0, 1]", hint))
+
+
+def save_png(path: str | os.PathLike, image: Float[Array, "h w c"] | Float[Array, "h w"]) -> None:
+    """Write an image to a PNG file, all of it or nothing.
+
+    Args:
+      path: the file; one that exists is replaced.
+      image: ``float[h w 3]``, ``[h w 1]`` or ``[h w]`` in [0, 1]; values outside are an error.
+
+    Raises:
+      ValueError: NaN or out-of-range values.
+      OSError: the file cannot be written.
+    """
+    from PIL import Image
+
+    check(image, f"image for {path}")
+    values = np.asarray(image, np.float64)
+    values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
+    picture = Image.fromarray(np.round(values.clip(0, 1) * 255).astype(np.uint8))
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".png")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            picture.save(file, "PNG")
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _open(path: Path) -> Any:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not path.exists():
+        raise FileNotFoundError(message("image", f"no file {path}", "the path of an image"))
+    if path.is_dir():
+        raise ValueError(message("image", f"the directory {path}", "the path of an image"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(message(f"image {path}", "too many pixels", f"at most {Image.MAX_IMAGE_PIXELS}")) from error
+    except UnidentifiedImageError as error:
+        what = "an empty file" if path.stat().st_size == 0 else "a file that is no image"
+        raise ValueError(message(f"image {path}", what, "JPEG, PNG, WebP, BMP, TIFF, GIF, ...")) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(message(f"image {path}", f"a damaged file ({reason})", "a whole image")) from error
+
+
+def _to_rgb(image: Any, background: float, path: Any) -> np.ndarray:
+    """Any Pillow image as ``float64[h w 3]`` in [0, 1]."""
+    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow shows them as 16- or 32-bit integers
+        values = np.asarray(image, np.float64) / 65535
+        return np.repeat(values[..., None], 3, axis=-1)
+    if image.mode == "F":
+        values = np.asarray(image, np.float64)
+        check(values, f"image {path}")
+        return np.repeat(values[..., None], 3, axis=-1)
+    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    if not transparent:
+        return np.asarray(image.convert("RGB"), np.float64) / 255
+    values = np.asarray(image.convert("RGBA"), np.float64) / 255
+    alpha = values[..., 3:]
+    return values[..., :3] * alpha + background * (1 - alpha)

@@ -1,0 +1,146 @@
+"""Image files of every kind, made here with Pillow."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxsal.data import images
+
+RGB = (np.random.default_rng(0).random((6, 9, 3)) * 255).astype(np.uint8)
+GREY = RGB[..., 0]
+
+
+def save(path, array, mode=None, **options):
+    Image.fromarray(array, mode).save(path, **options)
+    return path
+
+
+def triple(grey):
+    return np.repeat(np.asarray(grey, np.float64)[..., None], 3, -1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp", "ppm"])
+def test_lossless_formats_are_exact(tmp_path, suffix):
+    path = save(tmp_path / f"a.{suffix}", RGB, **({"lossless": True} if suffix == "webp" else {}))
+    x = images.read(path)
+    assert x.shape == (1, 6, 9, 3) and x.dtype == np.float32
+    np.testing.assert_allclose(x[0], RGB / 255, atol=1e-7)
+
+
+def test_jpeg_is_close(tmp_path):
+    smooth = np.tile(np.linspace(0, 255, 32)[None, :, None], (24, 1, 3)).astype(np.uint8)
+    np.testing.assert_allclose(images.read(save(tmp_path / "a.jpg", smooth, quality=95))[0], smooth / 255, atol=0.03)
+
+
+def test_grey_one_bit_palette_gif(tmp_path):
+    np.testing.assert_allclose(images.read(save(tmp_path / "g.png", GREY))[0], triple(GREY / 255), atol=1e-7)
+    np.testing.assert_allclose(images.read(save(tmp_path / "g.pgm", GREY))[0], triple(GREY / 255), atol=1e-7)
+    Image.fromarray(GREY > 100).save(tmp_path / "b.png")
+    np.testing.assert_allclose(images.read(tmp_path / "b.png")[0], triple(GREY > 100), atol=1e-7)
+    palette = Image.fromarray(RGB).quantize(64)
+    palette.save(tmp_path / "p.png")
+    np.testing.assert_allclose(images.read(tmp_path / "p.png")[0], np.asarray(palette.convert("RGB")) / 255, atol=1e-7)
+    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_allclose(images.read(tmp_path / "a.gif")[0], triple(GREY / 255), atol=0.01)
+
+
+def test_cmyk(tmp_path):
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "c.tiff")
+    np.testing.assert_allclose(images.read(tmp_path / "c.tiff")[0, 0, 0], [1, 0, 0], atol=0.01)
+
+
+def test_sixteen_bits_and_floats(tmp_path):
+    deep = np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000
+    np.testing.assert_allclose(images.read(save(tmp_path / "d.png", deep))[0], triple(deep / 65535), atol=1e-6)
+    np.testing.assert_allclose(images.read(save(tmp_path / "d.tiff", deep))[0], triple(deep / 65535), atol=1e-6)
+    real = (deep / 65535).astype(np.float32)
+    np.testing.assert_allclose(images.read(save(tmp_path / "f.tiff", real))[0], triple(real), atol=1e-6)
+    with pytest.raises(ValueError, match=r"f2.tiff: got values from 0 to 1678, expected values in \[0, 1\]"):
+        images.read(save(tmp_path / "f2.tiff", real * 2000))
+
+
+def test_alpha_shows_the_background(tmp_path):
+    alpha = np.full((6, 9, 1), 51, np.uint8)
+    path = save(tmp_path / "a.png", np.concatenate([RGB, alpha], -1))
+    for ground in (1.0, 0.0):
+        want = RGB / 255 * 0.2 + ground * 0.8
+        np.testing.assert_allclose(images.read(path, background=ground)[0], want, atol=1e-6)
+    path = save(tmp_path / "la.png", np.stack([GREY, alpha[..., 0]], -1))
+    np.testing.assert_allclose(images.read(path)[0], triple(GREY / 255 * 0.2 + 0.8), atol=1e-6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(tmp_path, orientation):
+    upright = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        8: np.rot90,
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_allclose(images.read(save(tmp_path / "a.png", RGB, exif=exif))[0], upright(RGB) / 255, atol=1e-7)
+
+
+def test_resizing(tmp_path):
+    path = save(tmp_path / "a.png", RGB)
+    assert images.read(path, 4).shape == (1, 4, 4, 3)
+    assert images.read(path, (3, 5)).shape == (1, 3, 5, 3)
+    flat = images.read(save(tmp_path / "b.png", np.full((40, 40, 3), 77, np.uint8)), 9)
+    np.testing.assert_allclose(flat, 77 / 255, atol=1e-6)
+    blocks = np.kron(GREY[:6, :8], np.ones((4, 4), np.uint8))
+    small = images.resize(np.float32(triple(blocks))[None], (6, 8))
+    assert np.corrcoef(np.asarray(small)[0, ..., 0].ravel(), GREY[:6, :8].ravel())[0, 1] > 0.9
+    with pytest.raises(ValueError, match="positive"):
+        images.read(path, (0, 3))
+
+
+def test_bad_files(tmp_path):
+    whole = save(tmp_path / "a.png", (np.random.default_rng(1).random((64, 64, 3)) * 255).astype(np.uint8)).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.jpg").write_bytes(save(tmp_path / "b.jpg", RGB).read_bytes()[:200])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        images.read(tmp_path / "none.png")
+    for name, words in [
+        ("cut.png", "damaged"),
+        ("cut.jpg", "cut.jpg"),
+        ("empty.png", "empty"),
+        ("text.png", "no image"),
+    ]:
+        with pytest.raises(ValueError, match=words) as caught:
+            images.read(tmp_path / name)
+        assert "\n" not in str(caught.value) and name in str(caught.value)
+    with pytest.raises(ValueError, match="directory"):
+        images.read(tmp_path)
+
+
+def test_too_many_pixels(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", RGB)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    with pytest.raises(ValueError, match="too many pixels"):
+        images.read(path)
+
+
+def test_check():
+    images.check(np.array([0, 1.0, 1.0005]))
+    for bad, words in [([0, np.nan], "NaN"), ([0, 255.0], "255"), ([-0.5, 1], "-0.5")]:
+        with pytest.raises(ValueError, match=words):
+            images.check(np.array(bad))
+
+
+def test_png_round_trip_and_atomicity(tmp_path):
+    images.save_png(tmp_path / "a.png", RGB / 255)
+    np.testing.assert_allclose(images.read(tmp_path / "a.png")[0], RGB / 255, atol=1e-7)
+    images.save_png(tmp_path / "g.png", GREY / 255)
+    with pytest.raises(ValueError, match="NaN"):
+        images.save_png(tmp_path / "bad.png", np.full((2, 2, 3), np.nan))
+    with pytest.raises(OSError):
+        images.save_png(tmp_path / "no" / "a.png", RGB / 255)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "g.png"]
