@@ -27,6 +27,7 @@ class Network(nnx.Module):
     """
 
     names: ClassVar[tuple[str, ...]]
+    __jaxsal_classifier__: ClassVar[bool] = True  # tapped already, always in evaluation mode: nothing to adapt
     cam_layer: ClassVar[str]
     head: ClassVar[str] = "fc"
     layouts: ClassVar[Mapping[str, Layout]] = {}
