@@ -36,7 +36,7 @@ _INNER = (math.cos(math.pi / 32), math.cos(math.pi / 4), math.cos(math.pi / 3), 
 # The circumradius at which each has the area of the unit disc: m k R^2 sin(pi/m) = pi.
 _OUTER = tuple(math.sqrt(math.pi / (m * k * math.sin(math.pi / m))) for m, k in zip(_POINTS, _INNER))
 
-_MAIN_RADIUS = (0.13, 0.185)  # of the disc of equal area, over the image size
+_MAIN_RADIUS = (0.14, 0.2)  # of the disc of equal area, over the image size
 _OTHER_RADIUS = (0.6, 0.77)  # over the main radius: area ratios of 1.69 to 2.78
 _PERIOD = (0.055, 0.075)  # of textures, over the image size: 5 to 7 pixels at 96
 _CANDIDATES = 24
@@ -105,7 +105,7 @@ def compose(
       key: a JAX random key.
       classes: indices into :data:`CLASSES`, -1 for no object.
       centers: (row, column) of each object's centroid over the image size, in [0, 1].
-      radii: of the disc of the object's area, over the image size; :func:`generate` draws 0.13 to 0.185 for
+      radii: of the disc of the object's area, over the image size; :func:`generate` draws 0.14 to 0.2 for
         the labelled object.
       size: height and width in pixels, at least 48.
       clutter: number of line fragments and blobs strewn under the objects.
