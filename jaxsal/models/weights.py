@@ -1,0 +1,179 @@
+"""Weights from files, and classifiers with their preprocessing from weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsal._checks import message
+from jaxsal.models.classifier import Pretrained
+from jaxsal.models.registry import architecture
+from jaxsal.models.state_dict import from_torchvision
+
+EMBEDDED = {"scenes": Path(__file__).with_name("scenes.safetensors")}
+"""Weights that come with the package."""
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "image_size": 224}
+"""Preprocessing of a file that says nothing of it: torchvision's."""
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_PYTORCH = (".pth", ".pt", ".th", ".bin")
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read a file of weights.
+
+    Args:
+      path: safetensors, npz, or PyTorch's own (``.pth``, ``.pt``, ``.th``, ``.bin``; read without PyTorch, and nothing
+        in it is run).
+
+    Returns:
+      Arrays by name, and metadata: of a safetensors header (values that are JSON are parsed), else empty.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: another kind of file, or a damaged or hostile one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(message("weights", f"no file {path}", "the path of a safetensors, npz or PyTorch file"))
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix == ".npz":
+        return _read_npz(path), {}
+    if path.suffix in _PYTORCH:
+        from jaxsal.models.pickled import load as load_pickled
+
+        return _state_dict(load_pickled(path), path), {}
+    raise ValueError(message("weights", f"{path.name}", "a file .safetensors, .npz, .pth, .pt, .th or .bin"))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            header = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(message(f"weights {path}", f"a damaged file ({error})", "a whole safetensors file")) from error
+    return arrays, {key: _parse(value) for key, value in header.items()}
+
+
+def _parse(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(message(f"weights {path}", f"a damaged file ({error})", "a whole npz file")) from error
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
+    """The arrays in what a PyTorch file holds, out of their wrappings (``state_dict``, ``module.`` before names)."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise ValueError(message(f"weights {path}", type(content).__name__, "a state dict: names and tensors"))
+    arrays = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
+    if arrays and all(name.startswith("module.") for name in arrays):
+        arrays = {name.removeprefix("module."): value for name, value in arrays.items()}
+    if not arrays:
+        raise ValueError(message(f"weights {path}", "no tensors", "a state dict: names and tensors"))
+    return arrays
+
+
+def load(
+    name: str,
+    weights: str | os.PathLike | None = None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | None = None,
+    labels: Sequence[str] | None = None,
+    **options: Any,
+) -> Pretrained:
+    """A classifier with weights and preprocessing: images in [0, 1] to logits.
+
+    Args:
+      name: an architecture, one of ``jaxsal.models.list()``; "scenes" comes with its weights.
+      weights: a file (safetensors, npz, PyTorch's own), a Hugging Face hub id ("timm/resnet18.a1_in1k"), or None for
+        the package's own weights or else the official ones, fetched once.
+      mean: preprocessing; by default what the file or the official source states, else torchvision's.
+      std: likewise.
+      image_size: likewise, in pixels.
+      labels: names of the classes; by default what the file states, or ``imagenet_labels.txt`` beside it.
+      **options: of the architecture, as in ``jaxsal.models.create``.
+
+    Returns:
+      The classifier; see ``Pretrained``.
+
+    Raises:
+      ValueError: unknown name, weights of another architecture (the message has both names), a damaged file.
+      FileNotFoundError: no such file.
+      ConnectionError: official weights that cannot be fetched; the message says where to get them.
+    """
+    architecture(name)
+    path, source = _locate(name, weights)
+    arrays, header = read(path)
+    header = {**source, **header}
+    stated = header.get("architecture")
+    if stated is not None and stated != name:
+        raise ValueError(message(f"weights {path.name}", f"those of {stated}", f"those of {name}"))
+    if "padding" in header:
+        options = {"padding": header["padding"], **options}
+    try:
+        network = from_torchvision(name, arrays, **options)
+    except ValueError as error:
+        raise ValueError(f"weights {path.name} do not fit {name}: {error}") from error
+    given = {"mean": mean, "std": std, "image_size": image_size}
+    settings = {key: given[key] if given[key] is not None else header.get(key, IMAGENET[key]) for key in given}
+    names = _labels(labels if labels is not None else header.get("labels"), path, _num_classes(network, arrays))
+    return Pretrained.of(network, labels=names, **settings)
+
+
+def _locate(name: str, weights: Any) -> tuple[Path, dict[str, Any]]:
+    """The file to read, and what is known of it besides what it says itself."""
+    if weights is None:
+        if name in EMBEDDED:
+            return EMBEDDED[name], {}
+        from jaxsal.models import hub
+
+        return hub.official(name)
+    if isinstance(weights, str) and weights.count("/") == 1 and not Path(weights).suffix and not Path(weights).exists():
+        from jaxsal.models import hub
+
+        return hub.hugging_face(weights), {}
+    return Path(weights), {}
+
+
+def _num_classes(network: Any, arrays: Mapping[str, np.ndarray]) -> int:
+    return arrays[f"{network.head}.weight"].shape[0]
+
+
+def _labels(labels: Any, path: Path, count: int) -> tuple[str, ...] | None:
+    """Names of the classes, if there are as many as classes: given, by the name of their data set, or from a file."""
+    if labels == "cifar10":
+        labels = CIFAR10
+    if labels is None or isinstance(labels, str):
+        beside = path.with_name("imagenet_labels.txt")
+        if count != 1000 or not beside.is_file():
+            return None
+        labels = beside.read_text().splitlines()
+    if len(labels) != count:
+        raise ValueError(message("labels", f"{len(labels)} names", f"{count}, one a class"))
+    return tuple(map(str, labels))
