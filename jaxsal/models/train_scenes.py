@@ -24,7 +24,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from jaxsal import _checks
-from jaxsal._types import Array, Float, Images, Key
+from jaxsal._types import Array, Float, Key
 from jaxsal.data import scenes
 from jaxsal.models.scenes import IMAGE_SIZE, MEAN, STD, Scenes, normalize, to_arrays
 
@@ -120,7 +120,7 @@ def train(
 
 
 @jax.jit
-def _logits(network: Any, images: Images) -> Any:
+def _logits(network: Any, images: Any) -> Any:
     return network(normalize(images))
 
 
@@ -185,13 +185,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of scenes.safetensors [.]")
     parser.add_argument("--steps", type=int, default=3000, help="number of batches [3000]")
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch [32]")
+    parser.add_argument("--test-scenes", type=int, default=4000, help="unseen scenes to judge by [4000]")
     parser.add_argument("--seed", type=int, default=0, help="of weights and training scenes [0]")
     options = parser.parse_args(arguments)
     training, testing = jax.random.split(jax.random.key(options.seed))
     network, _ = train(training, steps=options.steps, batch_size=options.batch_size, verbose=True)
     path = save(network, options.out)
     stored = jax.tree.map(lambda value: value.astype(jnp.float16).astype(value.dtype), network)
-    accuracy = evaluate(stored, testing)
+    accuracy = evaluate(stored, testing, n=options.test_scenes)
     counts = ", ".join(f"{value:.2%} of {c + 1}" for c, value in enumerate(accuracy.by_count))
     print(f"top-1 on unseen scenes: {accuracy.overall:.2%} (by number of objects: {counts})")
     print(f"second logit is another object's: {accuracy.second:.2%}")
