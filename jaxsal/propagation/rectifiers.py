@@ -12,6 +12,7 @@ from jaxsal._checks import message
 from jaxsal._method import method
 from jaxsal._types import Attributions, Classifier, Images, TargetLike
 from jaxsal.targets import resolve
+from jaxsal.tracing.lowering import lowered
 from jaxsal.tracing.tables import Table, is_relu, relu_rule, reroute
 
 
@@ -26,16 +27,11 @@ GUIDED = relu_table(lambda x, cotangent: jnp.where(x > 0, jnp.maximum(cotangent,
 
 
 def _back(f: Any, x: Any, target: Any, table: Table, name: str) -> Any:
-    score = resolve(target)
-
-    def total(x: Any) -> Any:
-        logits, changed = reroute(f, table).count(x)
-        if not changed:
-            expected = "at least one: maximum(x, 0), jax.nn.relu, relu6 or clip(x, 0, ·)"
-            raise ValueError(message(f"ReLUs in the classifier, for {name}", 0, expected, "Use js.gradient."))
-        return score(logits).sum()
-
-    return jax.grad(total)(x)
+    score, routed = resolve(target), reroute(f, table)
+    if not routed.matches(x):
+        expected = "at least one: maximum(x, 0), jax.nn.relu, relu6 or clip(x, 0, ·)"
+        raise ValueError(message(f"ReLUs in the classifier, for {name}", 0, expected, "Use js.gradient."))
+    return jax.grad(lambda x: score(lowered(routed)(x)).sum())(x)
 
 
 @method(lower=False)

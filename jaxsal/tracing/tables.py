@@ -166,10 +166,13 @@ class Rerouted:
 
     def __call__(self, *args: Any) -> Any:
         """The value of ``f``."""
-        return self.count(*args)[0]
+        return self._evaluate(*args)[0]
 
-    def count(self, *args: Any) -> tuple[Any, int]:
-        """The value of ``f``, and how many of its equations the table re-routed."""
+    def matches(self, *args: Any) -> int:
+        """How many equations of ``f`` the table re-routes; nothing is computed."""
+        return jax.eval_shape(lambda *args: jnp.zeros(self._evaluate(*args)[1]), *args).shape[0]
+
+    def _evaluate(self, *args: Any) -> tuple[Any, int]:
         closed, shape = jax.make_jaxpr(self.f, return_shape=True)(*args)
         visitor = _TableVisitor(self.table)
         outs, _ = interpret(closed.jaxpr, closed.consts, jax.tree.leaves(args), visitor, {})

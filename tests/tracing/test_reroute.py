@@ -46,7 +46,7 @@ def test_other_maxima_keep_their_derivative():
     def f(x):
         return jnp.maximum(x, x[::-1]).sum() + jax.nn.logsumexp(x) + jnp.maximum(x, 1.0).sum()
 
-    assert js.reroute(f, GUIDED).count(X)[1] == 0
+    assert js.reroute(f, GUIDED).matches(X) == 0
     np.testing.assert_array_equal(jax.grad(js.reroute(f, GUIDED))(X), jax.grad(f)(X))
 
 
