@@ -21,6 +21,7 @@ from jaxsal.cam import score_cam as score_cam
 from jaxsal.cam import signature as signature
 from jaxsal.cam import xgrad_cam as xgrad_cam
 from jaxsal.data import images as images
+from jaxsal.data import scenes as scenes
 from jaxsal.gradients import blur_integrated_gradients as blur_integrated_gradients
 from jaxsal.gradients import completeness_gap as completeness_gap
 from jaxsal.gradients import expected_gradients as expected_gradients

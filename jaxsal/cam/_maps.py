@@ -151,7 +151,8 @@ def output_shape(size: str | tuple[int, ...], maps: Any, x: Any) -> tuple[int, .
             raise ValueError(message("size", size, "'image', 'layer' or (height, width), both positive"))
         return size
     _checks.choice("size", size, ("image", "layer"))
-    return x.shape[1:-1] if size == "image" else maps.shape[1:]
+    # A layer without time may belong to a video, and a layer with time to an image.
+    return x.shape[1:-1][-(maps.ndim - 1) :] if size == "image" else maps.shape[1:]
 
 
 def finish(maps: Any, x: Any, size: str | tuple[int, ...], normalize: bool, relu: bool = False) -> Any:

@@ -24,12 +24,11 @@ _EPS = float(jnp.finfo(jnp.float32).eps)
 def eigenpair(matrix: Any, component: int) -> tuple[Any, Any]:
     """An eigenvalue of a symmetric matrix, counted from the largest, and its unit eigenvector of any sign.
 
-    Derivative: dλ = vᵀ dG v, (λI − G + τ vvᵀ + δI) dv = (dG − dλ) v, with τ = trace G and δ = 4·10⁻⁶ τ, so
-      that it stays
-    finite where λ is not simple and has no derivative. May be differentiated again.
+    Derivative: dλ = vᵀ dG v, (λI − G + τ vvᵀ + δI) dv = (dG − dλ) v, with τ = ‖G‖ and δ = 4·10⁻⁶ τ, so that
+    it stays finite where λ is not simple and has no derivative. May be differentiated again.
 
     Args:
-      matrix: ``float[*batch q q]``, G, of entries about 1 or zero.
+      matrix: ``float[*batch q q]``, G, its largest entry 1 (or all 0).
       component: which.
 
     Returns:
@@ -45,10 +44,10 @@ def _eigenpair_jvp(component: int, primals: tuple[Any], tangents: tuple[Any]) ->
     value, vector = eigenpair(matrix, component)
     turned = _times(change, vector)
     value_change = (vector * turned).sum(-1)
-    trace = jnp.maximum(jnp.trace(matrix, axis1=-2, axis2=-1), 1)[..., None, None]
+    norm = jnp.sqrt(jnp.maximum((matrix**2).sum((-2, -1), keepdims=True), 1))
     identity = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
     outer = vector[..., :, None] * vector[..., None, :]
-    system = (value[..., None, None] + 4e-6 * trace) * identity - matrix + trace * outer
+    system = (value[..., None, None] + 4e-6 * norm) * identity - matrix + norm * outer
     right = turned - value_change[..., None] * vector
     vector_change = jnp.linalg.solve(system, right[..., None])[..., 0]
     return (value, vector), (value_change, vector_change)
@@ -61,6 +60,17 @@ def _times(matrix: Any, vector: Any) -> Any:
 def gram(rows: Any) -> Any:
     """Inner products of the rows of ``[n p c]``: ``[n p p]``."""
     return jnp.einsum("npc,nqc->npq", rows, rows, precision="highest")
+
+
+def rescaled(values: Any) -> tuple[Any, Any]:
+    """Matrices ``[n p q]`` with their largest entry brought to ±1, and the factor that was taken off, ``[n 1 1]``.
+
+    The factor counts as constant: right for whatever scales along with the matrix and gets it back. (Squares of
+    unscaled activations may leave the range of float32.)
+    """
+    scale = jax.lax.stop_gradient(jnp.abs(values).max((1, 2), keepdims=True))
+    scale = jnp.where(scale == 0, 1, scale)
+    return values / scale, scale
 
 
 def principal_map(values: Any, component: int, centered: bool) -> Any:
@@ -86,23 +96,18 @@ def principal_map(values: Any, component: int, centered: bool) -> Any:
     n, *shape, channels = values.shape
     count = math.prod(shape)
     if component > min(count, channels):
-        raise ValueError(
-            message("component", component, f"1 to {min(count, channels)} (the rank of this layer)")
-        )
+        raise ValueError(message("component", component, f"1 to {min(count, channels)} (the rank of this layer)"))
     cells = values.reshape(n, count, channels)
-    # Entries of about 1, or their squares may leave the range of float32. The map scales along: no derivative
-    # needed.
-    scale = jax.lax.stop_gradient(jnp.abs(cells).max((1, 2), keepdims=True))
-    scale = jnp.where(scale == 0, 1, scale)
-    cells = cells / scale
+    cells, scale = rescaled(cells)
     mean = cells.mean(1)
-    rows = cells - mean[:, None] if centered else cells
+    rows, more = rescaled(cells - mean[:, None] if centered else cells)
     square, direction = _direction(rows, component)
-    total, left = (cells**2).sum((1, 2)), (rows**2).sum((1, 2))
-    lost = (square <= 16 * _EPS * left) | (square <= (8 * _EPS) ** 2 * total)
+    lost = (square <= 16 * _EPS * (rows**2).sum((1, 2))) | (
+        square * more[:, 0, 0] ** 2 <= (8 * _EPS) ** 2 * (cells**2).sum((1, 2))
+    )
     sign = jnp.where((mean * direction).sum(-1) >= 0, 1.0, -1.0)
     maps = _times(rows, direction * sign[:, None])
-    return (jnp.where(lost[:, None], 0, maps) * scale[:, 0]).reshape(n, *shape)
+    return (jnp.where(lost[:, None], 0, maps) * (scale * more)[:, 0]).reshape(n, *shape)
 
 
 def _direction(rows: Any, component: int) -> tuple[Any, Any]:

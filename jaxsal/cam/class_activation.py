@@ -29,9 +29,7 @@ def _pooled_head(fn: Callable[..., Any]) -> Callable[..., Any]:
         if _checks.readable(uneven) and (worst := float(np.max(uneven))) > _ALLOWED:
             got = f"a gradient that differs from cell to cell by {worst:.0%}"
             hint = "Use js.grad_cam or js.hires_cam, which take any head."
-            raise ValueError(
-                message("head of the classifier, for cam", got, "global average pool and dense", hint)
-            )
+            raise ValueError(message("head of the classifier, for cam", got, "global average pool and dense", hint))
         return maps
 
     public.__signature__ = inspect.signature(fn).replace(return_annotation=Maps)  # type: ignore[attr-defined]

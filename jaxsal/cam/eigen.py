@@ -31,6 +31,7 @@ def eigen_cam(
     layer: str | None = None,
     size: Size = "image",
     normalize: bool = True,
+    relu: bool | None = None,
     component: int = 1,
     centered: bool = False,
 ) -> Maps:
@@ -40,6 +41,10 @@ def eigen_cam(
     before the layer. Differentiable where the k-th singular value is simple (at ties the derivative is large
     but finite).
 
+    The sign of a singular vector is arbitrary. Here it is the one that makes the map sum positive (with
+    ``centered``, whose maps all sum to zero, the same projection of the activations before centring).
+    pytorch-grad-cam leaves the sign to LAPACK.
+
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
@@ -48,12 +53,9 @@ def eigen_cam(
         cell.
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
+      relu: keep the positive part only; None to do so if ``centered``, as pytorch-grad-cam does.
       component: k; 1 is the largest singular value, 2 is in the paper's figures too.
-      centered: subtract each channel's mean first and keep the map's positive part, as pytorch-grad-cam does
-        (its sign is whatever the SVD gave; ours follows).
-
-    The sign of a singular vector is arbitrary. It is chosen so that the map sums positive; if ``centered``,
-    so that the map of the activations before centring does.
+      centered: subtract each channel's mean first, as pytorch-grad-cam does.
 
     Returns:
       Heatmap ``float[n h w]``.
@@ -66,7 +68,7 @@ def eigen_cam(
       Eqs. 1-3.
     """
     _, values = activations(f, x, resolve_layer(f, x, layer))
-    return finish(principal_map(values, component, centered), x, size, normalize, relu=centered)
+    return finish(principal_map(values, component, centered), x, size, normalize, centered if relu is None else relu)
 
 
 @method
@@ -78,13 +80,14 @@ def eigen_grad_cam(
     layer: str | None = None,
     size: Size = "image",
     normalize: bool = True,
+    relu: bool | None = None,
     component: int = 1,
     centered: bool = False,
 ) -> Maps:
     """Eigen-CAM of gradient times activation: the principal direction of what each cell adds to the score.
 
     L = O V_k, O = (∂S/∂A ⊙ A) as a matrix of cells by channels. One evaluation forward, one back to the
-    layer.
+    layer. The sign is chosen as in ``eigen_cam``.
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
@@ -94,9 +97,9 @@ def eigen_grad_cam(
         cell.
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
+      relu: keep the positive part only; None to do so if ``centered``, as pytorch-grad-cam does.
       component: k; 1 is the largest singular value.
-      centered: subtract each channel's mean first and keep the map's positive part, as pytorch-grad-cam does.
-        The sign is chosen as in ``eigen_cam``.
+      centered: subtract each channel's mean first, as pytorch-grad-cam does.
 
     Returns:
       Heatmap ``float[n h w]``.
@@ -108,7 +111,9 @@ def eigen_grad_cam(
       pytorch-grad-cam, EigenGradCAM (the method has no paper); Eigen-CAM, Eqs. 1-3.
     """
     values, gradient = activations_and_gradient(f, x, target, resolve_layer(f, x, layer))
-    return finish(principal_map(values * gradient, component, centered), x, size, normalize, relu=centered)
+    return finish(
+        principal_map(values * gradient, component, centered), x, size, normalize, centered if relu is None else relu
+    )
 
 
 @method

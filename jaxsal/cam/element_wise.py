@@ -89,8 +89,6 @@ def layer_cam(
     """
     _checks.choice("rectify", rectify, ("gradient", "product"))
     values, gradient = activations_and_gradient(f, x, target, resolve_layer(f, x, layer))
-    if rectify == "gradient":
-        products = jnp.maximum(gradient, 0) * values
-    else:
-        products = jnp.maximum(gradient * values, 0)
+    by_gradient = rectify == "gradient"
+    products = jnp.maximum(gradient, 0) * values if by_gradient else jnp.maximum(gradient * values, 0)
     return finish(products.sum(-1), x, size, normalize, relu)

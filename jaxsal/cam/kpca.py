@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxsal import _checks
@@ -13,7 +12,7 @@ from jaxsal._checks import message
 from jaxsal._method import method
 from jaxsal._types import Classifier, Images, TargetLike
 from jaxsal.cam._maps import Maps, Size, activations, finish, resolve_layer
-from jaxsal.cam._principal import eigenpair, gram
+from jaxsal.cam._principal import eigenpair, gram, rescaled
 
 _EPS = float(jnp.finfo(jnp.float32).eps)
 
@@ -40,6 +39,9 @@ def kpca_cam(
     kernel that is centred Eigen-CAM. One evaluation of what comes before the layer; the matrix has (h w)²
     entries.
 
+    The map sums to 0 before its positive part is taken, and its sign is arbitrary: the value of largest
+    magnitude is made positive, as scikit-learn does.
+
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
@@ -53,9 +55,6 @@ def kpca_cam(
       kernel: "sigmoid" tanh(γ a·b + offset), "rbf" exp(−γ |a − b|²) or "linear" a·b.
       gamma: γ; None for 1/c, as in scikit-learn (which pytorch-grad-cam calls, with the sigmoid kernel).
       offset: of the sigmoid kernel.
-
-    The map sums to 0 before its positive part is taken, and its sign is arbitrary: the value of largest
-    magnitude is made positive, as scikit-learn does.
 
     Returns:
       Heatmap ``float[n h w]``.
@@ -74,17 +73,14 @@ def kpca_cam(
     if component > count:
         raise ValueError(message("component", component, f"1 to {count} (the cells of this layer)"))
     cells = values.reshape(n, count, channels)
-    matrix = _kernel(
-        cells - cells.mean(1, keepdims=True), kernel, 1 / channels if gamma is None else gamma, offset
-    )
-    # The map scales with the root of the matrix, so this scale needs no derivative.
-    scale = jax.lax.stop_gradient(jnp.abs(matrix).max((1, 2), keepdims=True))
-    matrix = matrix / jnp.where(scale == 0, 1, scale)
+    matrix = _kernel(cells - cells.mean(1, keepdims=True), kernel, 1 / channels if gamma is None else gamma, offset)
+    matrix, scale = rescaled(matrix)
     middle = matrix - matrix.mean(1, keepdims=True)
-    value, vector = eigenpair(middle - middle.mean(2, keepdims=True), component)
-    # The mean taken off is of the order of the entries; what is left of them by rounding is no component.
-    lost = value <= 16 * _EPS * count
-    root = jnp.sqrt(jnp.where(lost, 1, value) * scale[:, 0, 0])
+    middle, more = rescaled(middle - middle.mean(2, keepdims=True))
+    value, vector = eigenpair(middle, component)
+    # The means taken off are of the order of the entries: what rounding leaves of them is no component.
+    lost = value * more[:, 0, 0] <= 16 * _EPS * count
+    root = jnp.sqrt(jnp.where(lost, 1, value) * (scale * more)[:, 0, 0])
     maps = jnp.where(lost[:, None], 0, root[:, None] * vector)
     strongest = jnp.take_along_axis(maps, jnp.abs(maps).argmax(1, keepdims=True), 1)
     return finish((maps * jnp.where(strongest < 0, -1, 1)).reshape(n, *shape), x, size, normalize, relu)

@@ -89,7 +89,5 @@ def score_cam(
 def _background(baseline: Any, x: Any) -> Any:
     baseline = jnp.asarray(baseline, x.dtype)
     if baseline.ndim and baseline.shape not in (x.shape, x.shape[1:]):
-        raise ValueError(
-            message("baseline", f"shape {baseline.shape}", f"a number, {x.shape[1:]} or {x.shape}")
-        )
+        raise ValueError(message("baseline", f"shape {baseline.shape}", f"a number, {x.shape[1:]} or {x.shape}"))
     return jnp.broadcast_to(baseline, x.shape)

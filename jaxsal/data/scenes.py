@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsal import _checks
 from jaxsal._types import Array, Bool, Float, Int, Key
@@ -156,16 +157,14 @@ def _compose(key, layout, size, clutter):
 def _layout(key, num_objects):
     """Classes, centres and radii of the objects of one scene: largest first, apart where there is room."""
     low, high = num_objects
-    keys = jax.random.split(key, 5)
-    count = jax.random.randint(keys[0], (), low, high + 1)
-    classes = jax.random.permutation(keys[1], len(CLASSES))[:high]
-    classes = jnp.where(jnp.arange(high) < count, classes, -1)
-    main = jax.random.uniform(keys[2], (1,), minval=_MAIN_RADIUS[0], maxval=_MAIN_RADIUS[1])
-    others = jax.random.uniform(keys[3], (high - 1,), minval=_OTHER_RADIUS[0], maxval=_OTHER_RADIUS[1])
+    count, order, sizes, spots = _uniforms(key, (), (len(CLASSES),), (high,), (high, _CANDIDATES, 2))
+    present = jnp.arange(high) < low + jnp.floor(count * (high + 1 - low))
+    classes = jnp.where(present, jnp.argsort(order)[:high], -1)
+    main, others = _between(_MAIN_RADIUS, sizes[:1]), _between(_OTHER_RADIUS, sizes[1:])
     radii = jnp.concatenate([main, main * -jnp.sort(-others)])
     reach = radii * jnp.asarray(_OUTER)[classes % len(SHAPES)]
     margin = reach[:, None, None]
-    spots = margin + (1 - 2 * margin) * jax.random.uniform(keys[4], (high, _CANDIDATES, 2))
+    spots = margin + (1 - 2 * margin) * spots
     centers = spots[:, 0]
     for j in range(1, high):
         apart = jnp.linalg.norm(spots[j][:, None] - centers[:j], axis=-1) - reach[:j] - reach[j]
@@ -177,21 +176,23 @@ def _layout(key, num_objects):
 
 def _draw(key, layout, size, clutter):
     """Paint one scene from the ground up, keeping for each object the pixels it is seen on."""
-    ground, fragments, objects = jax.random.split(key, 3)
+    classes = layout[0]
+    noise, key = jax.random.split(key)
+    ground, fragments, objects = _uniforms(key, (9 + size * size,), (clutter, 7), (len(classes), 10))
     axis = (jnp.arange(size) + 0.5) / size
     rows, cols = jnp.meshgrid(axis, axis, indexing="ij")
-    image = _ground(ground, rows, cols)
-    if clutter:
-        paint = lambda image, key: (_fragment(key, image, rows, cols), None)  # noqa: E731
-        image, _ = jax.lax.scan(paint, image, jax.random.split(fragments, clutter))
+    image = _ground(noise, ground, rows, cols)
+
+    def strew(image, item):
+        alpha, color = _fragment(item, rows, cols)
+        return image + alpha[..., None] * (color - image), None
 
     def place(image, item):
         alpha, color = _object(item, rows, cols)
         return image + alpha[..., None] * (color - image), alpha > 0.5
 
-    classes = layout[0]
-    items = (jax.random.split(objects, len(classes)), *layout)
-    image, masks = jax.lax.scan(place, image, items, reverse=True)
+    image, _ = jax.lax.scan(strew, image, fragments)
+    image, masks = jax.lax.scan(place, image, (objects, *layout), reverse=True)
     covered = jnp.cumsum(masks, axis=0) - masks > 0
     masks = masks & ~covered
     label = classes[jnp.argmax(masks.sum(axis=(1, 2)))]
@@ -208,9 +209,20 @@ def _box(mask):
     return jnp.where(mask.any(), jnp.stack([row0, col0, row1, col1]), 0).astype(jnp.int32)
 
 
-def _color(key, lightness, saturation):
-    """A colour of random hue at a lightness."""
-    phases = jax.random.uniform(key) + jnp.arange(3) / 3
+def _uniforms(key, *shapes):
+    """Arrays of numbers in [0, 1), from one draw: compiling many small draws would take longer than the rest."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = jnp.split(jax.random.uniform(key, (int(ends[-1]),)), ends[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes)]
+
+
+def _between(limits, fraction):
+    return limits[0] + (limits[1] - limits[0]) * fraction
+
+
+def _color(hue, lightness, saturation):
+    """A colour of a hue, in turns, at a lightness."""
+    phases = hue + jnp.arange(3) / 3
     return lightness + saturation * jnp.cos(2 * jnp.pi * phases)
 
 
@@ -218,54 +230,59 @@ def _turn(angle, rows, cols):
     return jnp.cos(angle) * cols + jnp.sin(angle) * rows, jnp.cos(angle) * rows - jnp.sin(angle) * cols
 
 
-def _ground(key, rows, cols):
+@functools.cache
+def _upsampling(cells, size):
+    """The matrix ``[size cells]`` of cubic interpolation (Keys, a = -1/2) from cells to pixels."""
+    offset = np.abs((np.arange(size)[:, None] + 0.5) * cells / size - 0.5 - np.arange(cells))
+    near, far = (1.5 * offset - 2.5) * offset**2 + 1, ((2.5 - 0.5 * offset) * offset - 4) * offset + 2
+    weights = np.where(offset < 1, near, np.where(offset < 2, far, 0))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _ground(key, uniforms, rows, cols):
     """Two near colours, veined like marble: a plane wave whose phase is fractal noise, and some grain."""
     size = len(rows)
-    keys = jax.random.split(key, len(_GRIDS) + 4)
-    rough, angle, waves, warp, grain, lightness, step = jax.random.uniform(keys[-1], (7,))
-    octaves = [jax.random.normal(k, (cells, cells)) for k, cells in zip(keys, _GRIDS)]
+    rough, angle, waves, warp, grain, lightness, step, hue, other_hue = uniforms[:9]
+    # The octaves of the noise are the diagonal blocks of one matrix, interpolated all at once.
+    octave = np.repeat(np.arange(len(_GRIDS)), _GRIDS)
     weights = jnp.asarray(_GRIDS, jnp.float32) ** -(0.4 + 0.8 * rough)
     weights = weights / jnp.linalg.norm(weights)
-    noise = sum(w * jax.image.resize(o, (size, size), "cubic") for w, o in zip(weights, octaves))
+    coarse = jax.random.normal(key, (len(octave), len(octave))) * (octave[:, None] == octave) * weights[octave]
+    matrix = np.concatenate([_upsampling(cells, size) for cells in _GRIDS], axis=1)
+    noise = matrix @ coarse @ matrix.T
     across, _ = _turn(2 * jnp.pi * angle, rows, cols)
     vein = 0.5 + 0.5 * jnp.sin(2 * jnp.pi * (3 * waves * across + (0.1 + 0.4 * warp) * noise))
     light = 0.25 + 0.5 * lightness
-    first = _color(keys[-2], light, 0.12)
-    second = _color(keys[-3], light + 0.3 * (step - 0.5), 0.12)
-    speckle = (0.02 + 0.06 * grain) * jax.random.uniform(keys[-4], (size, size), minval=-1.0)
+    first, second = _color(hue, light, 0.12), _color(other_hue, light + 0.3 * (step - 0.5), 0.12)
+    speckle = (0.02 + 0.06 * grain) * (2 * uniforms[9:].reshape(size, size) - 1)
     return first + vein[..., None] * (second - first) + speckle[..., None]
 
 
-def _fragment(key, image, rows, cols):
-    """Paint a capsule: a long thin one is a line fragment, a short thick one a blob."""
-    where, form, shade, hue = jax.random.split(key, 4)
-    place = jax.random.uniform(where, (2,))
-    angle, length, lightness = jax.random.uniform(form, (3,))
+def _fragment(uniforms, rows, cols):
+    """Coverage and colour of a capsule: a long thin one is a line fragment, a short thick one a blob."""
+    row, col, angle, length, thickness, lightness, hue = uniforms
     half = 0.12 * length
-    width = 0.007 + 0.02 * jnp.exp(-40 * half) + 0.003 * jax.random.uniform(shade)
-    along, across = _turn(jnp.pi * angle, rows - place[0], cols - place[1])
+    width = 0.007 + 0.02 * jnp.exp(-40 * half) + 0.003 * thickness
+    along, across = _turn(jnp.pi * angle, rows - row, cols - col)
     along = jnp.maximum(jnp.abs(along) - half, 0)
-    alpha = _inside(jnp.sqrt(along**2 + across**2) - width, len(rows))
-    return image + alpha[..., None] * (_color(hue, 0.1 + 0.8 * lightness, 0.2) - image)
+    return _inside(jnp.sqrt(along**2 + across**2) - width, len(rows)), _color(hue, 0.1 + 0.8 * lightness, 0.2)
 
 
 def _object(item, rows, cols):
     """How much of each pixel the object covers (nothing if its class is -1), and its colour there."""
-    key, kind, center, radius = item
+    uniforms, kind, center, radius = item
+    turn, grain, period, phase_u, phase_v, lightness, contrast, swap, hue, other_hue = uniforms
     size = len(rows)
-    keys = jax.random.split(key, 3)
     shape, texture = kind % len(SHAPES), kind // len(SHAPES)
-    turn, grain, period, phase_u, phase_v, lightness, contrast, swap = jax.random.uniform(keys[0], (8,))
     rows, cols = rows - center[0], cols - center[1]
     alpha = _inside(_outline(shape, 2 * jnp.pi * turn, rows, cols, radius), size)
     u, v = _turn(2 * jnp.pi * grain, rows, cols)
-    period = _PERIOD[0] + (_PERIOD[1] - _PERIOD[0]) * period
     # Squares and dots are a little larger than stripes, or they drown in small objects.
-    period = period * jnp.asarray((1.0, 1.2, 1.1))[texture]
+    period = _between(_PERIOD, period) * jnp.asarray((1.0, 1.2, 1.1))[texture]
     mix = _texture(texture, u / period + phase_u, v / period + phase_v, period * size)
     middle, half = 0.4 + 0.2 * lightness, 0.18 + 0.14 * contrast
     half = jnp.where(swap < 0.5, half, -half)
-    first, second = _color(keys[1], middle + half, 0.2), _color(keys[2], middle - half, 0.2)
+    first, second = _color(hue, middle + half, 0.2), _color(other_hue, middle - half, 0.2)
     return jnp.where(kind >= 0, alpha, 0), first + mix[..., None] * (second - first)
 
 

@@ -35,7 +35,7 @@ class Pretrained:
 
     __jaxsal_classifier__ = True
 
-    state: Any
+    state: Any = dataclasses.field(repr=False)
     mean: Any
     std: Any
     graph: Any = dataclasses.field(metadata={"static": True}, repr=False)

@@ -16,6 +16,7 @@ from jaxsal.models.googlenet import GoogLeNet
 from jaxsal.models.mobilenet import MobileNetV2
 from jaxsal.models.network import Network
 from jaxsal.models.resnet import ResNet
+from jaxsal.models.scenes import Scenes
 from jaxsal.models.squeezenet import SqueezeNet
 from jaxsal.models.vgg import VGG
 
@@ -29,6 +30,7 @@ _FAMILIES: tuple[type[Network], ...] = (
     MobileNetV2,
     ConvNeXt,
     CifarResNet,
+    Scenes,
 )
 ARCHITECTURES: dict[str, type[Network]] = {name: family for family in _FAMILIES for name in family.names}
 

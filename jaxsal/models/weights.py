@@ -154,11 +154,13 @@ def _locate(name: str, weights: Any) -> tuple[Path, dict[str, Any]]:
         from jaxsal.models import hub
 
         return hub.official(name)
-    if isinstance(weights, str) and weights.count("/") == 1 and not Path(weights).suffix and not Path(weights).exists():
+    path = Path(weights)
+    files = {".safetensors", ".npz", *_PYTORCH}
+    if isinstance(weights, str) and weights.count("/") == 1 and path.suffix not in files and not path.exists():
         from jaxsal.models import hub
 
         return hub.hugging_face(weights), {}
-    return Path(weights), {}
+    return path, {}
 
 
 def _num_classes(network: Any, arrays: Mapping[str, np.ndarray]) -> int:
