@@ -177,8 +177,10 @@ def _layout(key, num_objects):
 def _draw(key, layout, size, clutter):
     """Paint one scene from the ground up, keeping for each object the pixels it is seen on."""
     classes = layout[0]
-    noise, key = jax.random.split(key)
-    ground, fragments, objects = _uniforms(key, (9 + size * size,), (clutter, 7), (len(classes), 10))
+    # Clutter has a key of its own, so that more or less of it changes nothing else.
+    noise, painting, strewing = jax.random.split(key, 3)
+    ground, objects = _uniforms(painting, (9 + size * size,), (len(classes), 10))
+    (fragments,) = _uniforms(strewing, (clutter, 7))
     axis = (jnp.arange(size) + 0.5) / size
     rows, cols = jnp.meshgrid(axis, axis, indexing="ij")
     image = _ground(noise, ground, rows, cols)
@@ -254,7 +256,7 @@ def _ground(key, uniforms, rows, cols):
     vein = 0.5 + 0.5 * jnp.sin(2 * jnp.pi * (3 * waves * across + (0.1 + 0.4 * warp) * noise))
     light = 0.25 + 0.5 * lightness
     first, second = _color(hue, light, 0.12), _color(other_hue, light + 0.3 * (step - 0.5), 0.12)
-    speckle = (0.02 + 0.06 * grain) * (2 * uniforms[9:].reshape(size, size) - 1)
+    speckle = (0.01 + 0.05 * grain) * (2 * uniforms[9:].reshape(size, size) - 1)
     return first + vein[..., None] * (second - first) + speckle[..., None]
 
 

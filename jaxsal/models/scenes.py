@@ -7,17 +7,15 @@ global average, so that plain class activation maps apply. ``jaxsal.models.train
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxsal._checks import message
 from jaxsal._types import Images
 from jaxsal.models._layers import batch_norm, conv, global_average, relu
-from jaxsal.models._layouts import LAYOUTS, Layout
+from jaxsal.models._layouts import LAYOUTS
 from jaxsal.models.network import Network
 from jaxsal.models.resnet import BasicBlock
 from jaxsal.tracing.taps import tap
@@ -60,46 +58,21 @@ def normalize(images: Images) -> Images:
     return (images - jnp.asarray(MEAN, images.dtype)) / jnp.asarray(STD, images.dtype)
 
 
-def _names(network: Network) -> dict[str, tuple[Any, Layout]]:
-    """Torchvision's name of each parameter, with our path to it and its layout."""
-    names = {}
-    for path, variable in nnx.to_flat_state(nnx.state(network)):
-        *module, leaf = (str(part) for part in path)
-        name, layout = LAYOUTS[leaf, variable.get_value().ndim]
-        names[".".join([*module, name])] = (path, layout)
-    return names
-
-
 def to_arrays(network: Network) -> dict[str, np.ndarray]:
-    """The weights under torchvision's names and in PyTorch's layout; see :func:`from_arrays`."""
-    flat = dict(nnx.to_flat_state(nnx.state(network)))
-    arrays = {}
-    for name, (path, _) in _names(network).items():
-        value = np.asarray(flat[path].get_value())
-        # Kernels become OIHW from HWIO; the dense layer is transposed, and vectors stay.
-        arrays[name] = np.ascontiguousarray(value.transpose((3, 2, 0, 1) if value.ndim == 4 else None))
-    return arrays
-
-
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> Scenes:
-    """The network with the weights that :func:`to_arrays` gave, as float32.
+    """The weights under torchvision's names and in PyTorch's layout, as ``from_torchvision("scenes", ...)`` takes them.
 
     Args:
-      arrays: torchvision's name -> array in PyTorch's layout, of any number format.
+      network: one whose layouts all follow from the shapes, such as this one.
 
     Returns:
-      The network: it takes normalised images.
-
-    Raises:
-      ValueError: names are missing or unknown.
+      Torchvision's name -> array.
     """
-    num_classes = len(arrays["fc.bias"]) if "fc.bias" in arrays else 1
-    network = nnx.eval_shape(lambda: Scenes(num_classes=num_classes, rngs=nnx.Rngs(0)))
-    names = _names(network)
-    if wrong := sorted(set(names) ^ set(arrays)):
-        raise ValueError(message("weights", f"missing or unknown {', '.join(wrong)}", "exactly those of scenes"))
-    graph, state = nnx.split(network)
-    flat = dict(nnx.to_flat_state(state))
-    for name, (path, layout) in names.items():
-        flat[path] = flat[path].replace(jnp.asarray(layout.convert(np.asarray(arrays[name], np.float32))))
-    return nnx.merge(graph, nnx.from_flat_state(flat))
+    arrays = {}
+    for path, variable in nnx.to_flat_state(nnx.state(network)):
+        *module, leaf = (str(part) for part in path)
+        value = np.asarray(variable.get_value())
+        name, _ = LAYOUTS[leaf, value.ndim]
+        # Kernels become OIHW from HWIO; the dense layer is transposed, and vectors stay.
+        order = (3, 2, 0, 1) if value.ndim == 4 else None
+        arrays[".".join([*module, name])] = np.ascontiguousarray(value.transpose(order))
+    return arrays
