@@ -69,7 +69,10 @@ def compare_figure(
             continue
         shown = scale(values, percentile=percentile)
         if not shown.limit:
-            axes.text(0.5, 0.03, "zero everywhere", transform=axes.transAxes, ha="center", color="white", size=7)
+            plate = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 1.5}
+            axes.text(
+                0.5, 0.03, "zero everywhere", transform=axes.transAxes, ha="center", color="white", size=7, bbox=plate
+            )
         signs.add(shown.signed)
         palette = None if shown.signed else cmap
         show(axes, overlay(picture, values, cmap=palette, percentile=percentile))
@@ -130,7 +133,7 @@ def explain_figure(
         )
         _draw_boxes(axes, boxes, other_boxes)
     palette = colormap(cmap or (SIGNED_CMAP if shown.signed else CMAP))
-    sheet.bar(0, palette, shown.signed, f"{_legend(shown.signed, percentile)} = {shown.limit:.3g}")
+    sheet.bar(0, palette, shown.signed, f"{_legend(shown.signed, percentile)}, here {shown.limit:.3g}")
     return sheet.figure
 
 
@@ -147,4 +150,4 @@ def _numbers(scores: Mapping[str, float]) -> str:
 
 def _legend(signed: bool, percentile: float) -> str:
     meaning = "against, for" if signed else "importance"
-    return f"{meaning}; limit: {percentile:g}th percentile"
+    return f"{meaning}; limit: {percentile:g}th percentile of each map"

@@ -1,0 +1,7 @@
+"""``python -m jaxsal`` is ``jaxsal``."""
+
+import sys
+
+from jaxsal.cli import main
+
+sys.exit(main())
