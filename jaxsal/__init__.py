@@ -3,6 +3,7 @@
 from jaxsal import classifiers as classifiers
 from jaxsal import models as models
 from jaxsal import targets as targets
+from jaxsal import viz as viz
 from jaxsal.cam import ablation_cam as ablation_cam
 from jaxsal.cam import cam as cam
 from jaxsal.cam import eigen_cam as eigen_cam

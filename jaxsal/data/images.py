@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsal import _files
 from jaxsal._checks import message
 from jaxsal._types import Array, Float, Images
 
@@ -93,16 +94,9 @@ def save_png(path: str | os.PathLike, image: Float[Array, "h w c"] | Float[Array
     values = np.asarray(image, np.float64)
     values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
     picture = Image.fromarray(np.round(values.clip(0, 1) * 255).astype(np.uint8))
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".png")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            picture.save(file, "PNG")
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    _files.write(path, buffer.getvalue())
 
 
 def _open(path: Path) -> Any:
