@@ -47,9 +47,9 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
     if path.suffix == ".npz":
         return _read_npz(path), {}
     if path.suffix in _PYTORCH:
-        from jaxsal.models.pickled import load as load_pickled
+        from jaxsal.models import pickled
 
-        return _state_dict(load_pickled(path), path), {}
+        return _unprefixed(pickled.read(path)), {}
     raise ValueError(message("weights", f"{path.name}", "a file .safetensors, .npz, .pth, .pt, .th or .bin"))
 
 
@@ -82,18 +82,11 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(message(f"weights {path}", f"a damaged file ({error})", "a whole npz file")) from error
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
-    """The arrays in what a PyTorch file holds, out of their wrappings (``state_dict``, ``module.`` before names)."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        raise ValueError(message(f"weights {path}", type(content).__name__, "a state dict: names and tensors"))
-    arrays = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
-    if arrays and all(name.startswith("module.") for name in arrays):
-        arrays = {name.removeprefix("module."): value for name, value in arrays.items()}
-    if not arrays:
-        raise ValueError(message(f"weights {path}", "no tensors", "a state dict: names and tensors"))
+def _unprefixed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names without what parallel training and compilation put before all of them."""
+    for prefix in ("module.", "_orig_mod."):
+        if all(name.startswith(prefix) for name in arrays):
+            arrays = {name.removeprefix(prefix): value for name, value in arrays.items()}
     return arrays
 
 
@@ -128,9 +121,9 @@ def load(
       ConnectionError: official weights that cannot be fetched; the message says where to get them.
     """
     architecture(name)
-    path, source = _locate(name, weights)
+    path, needed = _locate(name, weights)
     arrays, header = read(path)
-    header = {**source, **header}
+    options = {**needed, **options}
     stated = header.get("architecture")
     if stated is not None and stated != name:
         raise ValueError(message(f"weights {path.name}", f"those of {stated}", f"those of {name}"))
@@ -147,7 +140,7 @@ def load(
 
 
 def _locate(name: str, weights: Any) -> tuple[Path, dict[str, Any]]:
-    """The file to read, and what is known of it besides what it says itself."""
+    """The file to read, and options of the architecture that it needs."""
     if weights is None:
         if name in EMBEDDED:
             return EMBEDDED[name], {}
@@ -159,8 +152,8 @@ def _locate(name: str, weights: Any) -> tuple[Path, dict[str, Any]]:
     if isinstance(weights, str) and weights.count("/") == 1 and path.suffix not in files and not path.exists():
         from jaxsal.models import hub
 
-        return hub.hugging_face(weights), {}
-    return path, {}
+        return hub.hugging_face(weights)
+    return path, hub.known(name, path)
 
 
 def _num_classes(network: Any, arrays: Mapping[str, np.ndarray]) -> int:
