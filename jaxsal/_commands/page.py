@@ -45,9 +45,9 @@ def demo(
 <title>jaxsal demo</title><style>{_STYLE}</style></head><body>
 <h1>jaxsal demo</h1>
 <p>Generated scenes with two textured objects each, classified by the network that comes with jaxsal; it names the
-larger object in {right} of {count}. Each figure explains one object: its box is drawn solid, the other's dashed. A map should
-move when the other class is asked for. Those of Eigen-CAM, Signature and FEM do not: they show what stands out in the
-layer, whatever the class.</p>
+larger object in {right} of {count}. Each figure explains one object: its box is drawn solid, the other's dashed. A map
+should move when the other class is asked for. Those of Eigen-CAM, Signature and FEM do not: they show what stands out
+in the layer, whatever the class.</p>
 <h2>What is inside the object</h2>
 <p>The true pixels of every object are known. Inside: the part of a heatmap's positive values on the explained object.
 Peak: how often its largest value is. Means over {2 * count} objects; edges of coarse maps spill over small objects.</p>

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from jaxsal._checks import message
+from jaxsal._types import Array, Shaped
 
-Box: TypeAlias = Sequence[Any]
+Box: TypeAlias = Sequence[Any] | Shaped[Array, "4"]
 """``(row0, column0, row1, column1)`` in pixels, end exclusive."""
+
+Boxes: TypeAlias = Sequence[Box] | Shaped[Array, "m 4"]
 
 MARGIN = 0.2
 GAP = 0.12

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaxsal._checks import message
 from jaxsal._types import Array, Float
-from jaxsal.viz._layout import Box, Sheet, draw_box, grid
+from jaxsal.viz._layout import Boxes, Sheet, draw_box, grid
 from jaxsal.viz.overlays import CMAP, SIGNED_CMAP, check_image, colorize, colormap, overlay
 from jaxsal.viz.scaling import PERCENTILE, Heatmap, checked, scale
 
@@ -20,9 +20,9 @@ def compare_figure(
     heatmaps: Mapping[str, Heatmap | str],
     *,
     title: str = "",
-    scores: Mapping[str, Mapping[str, float]] | None = None,
-    boxes: Sequence[Box] = (),
-    other_boxes: Sequence[Box] = (),
+    scores: Mapping[str, Mapping[str, int | float]] | None = None,
+    boxes: Boxes = (),
+    other_boxes: Boxes = (),
     cmap: str | None = None,
     columns: int | None = None,
     percentile: int | float = PERCENTILE,
@@ -87,8 +87,8 @@ def explain_figure(
     *,
     name: str = "heatmap",
     title: str = "",
-    boxes: Sequence[Box] = (),
-    other_boxes: Sequence[Box] = (),
+    boxes: Boxes = (),
+    other_boxes: Boxes = (),
     cmap: str | None = None,
     signed: bool | None = None,
     percentile: int | float = PERCENTILE,
@@ -137,14 +137,14 @@ def explain_figure(
     return sheet.figure
 
 
-def _draw_boxes(axes: Any, boxes: Sequence[Box], other_boxes: Sequence[Box]) -> None:
+def _draw_boxes(axes: Any, boxes: Boxes, other_boxes: Boxes) -> None:
     for box in other_boxes:
         draw_box(axes, box, main=False)
     for box in boxes:
         draw_box(axes, box, main=True)
 
 
-def _numbers(scores: Mapping[str, float]) -> str:
+def _numbers(scores: Mapping[str, int | float]) -> str:
     return " · ".join(f"{name} {value:.2f}" for name, value in scores.items())
 
 

@@ -58,6 +58,12 @@ def test_requested_colours_leave_signed_maps_alone():
     np.testing.assert_array_equal(second.images[0].get_array(), viz.overlay(IMAGE, signed))
 
 
+def test_boxes_may_be_an_array_with_a_row_each():
+    boxes = np.array([[2, 3, 10, 20], [0, 0, 5, 5]])
+    for axes in panels(viz.compare_figure(IMAGE, {"a": np.ones((4, 4))}, boxes=boxes)):
+        assert [p.get_bbox().bounds for p in axes.patches] == [(2.5, 1.5, 17, 8), (-0.5, -0.5, 5, 5)]
+
+
 def test_a_method_that_could_not_run_says_why():
     figure = viz.compare_figure(IMAGE, {"cam": "needs a pooled head", "a": np.ones((4, 4))})
     words = panels(figure)[1]
