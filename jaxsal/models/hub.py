@@ -110,7 +110,9 @@ def official(name: str) -> tuple[Path, dict[str, Any]]:
     if name not in OFFICIAL:
         near = ", ".join(nearest(name, OFFICIAL))
         hint = f"Official weights are known for {near}, ..."
-        raise ValueError(message(f"weights of {name}", "None", "weights=PATH or a hub id: no official ones are known", hint))
+        raise ValueError(
+            message(f"weights of {name}", "None", "weights=PATH or a hub id: no official ones are known", hint)
+        )
     source = OFFICIAL[name]
     return fetch(source.url, source.sha256), source.metadata
 
@@ -205,7 +207,7 @@ def _download(url: str, part: Path, target: Path) -> None:
         with part.open("ab" if done else "wb") as file:
             while True:
                 with _explained(url, target):
-                    chunk = response.read(_CHUNK)
+                    chunk = response.read1(_CHUNK)  # what is there: an interruption loses nothing that came
                 if not chunk:
                     break
                 file.write(chunk)
@@ -213,7 +215,9 @@ def _download(url: str, part: Path, target: Path) -> None:
                 _show_progress(target.name, done, total)
     with _explained(url, target):
         if total is not None and done < total:
-            raise ConnectionError(f"the connection ended after {done} of {total} bytes; the next call goes on from there")
+            raise ConnectionError(
+                f"the connection ended after {done} of {total} bytes; the next call goes on from there"
+            )
 
 
 @contextlib.contextmanager

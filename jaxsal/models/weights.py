@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxsal._checks import message
+from jaxsal.models import hub, pickled
 from jaxsal.models.classifier import Pretrained
 from jaxsal.models.registry import architecture
 from jaxsal.models.state_dict import from_torchvision
@@ -22,6 +23,7 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "image_
 """Preprocessing of a file that says nothing of it: torchvision's."""
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_OPTIONS = ("padding", "transform_input")  # of architectures, that weights go with
 _PYTORCH = (".pth", ".pt", ".th", ".bin")
 
 
@@ -47,8 +49,6 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
     if path.suffix == ".npz":
         return _read_npz(path), {}
     if path.suffix in _PYTORCH:
-        from jaxsal.models import pickled
-
         return _unprefixed(pickled.read(path)), {}
     raise ValueError(message("weights", f"{path.name}", "a file .safetensors, .npz, .pth, .pt, .th or .bin"))
 
@@ -121,14 +121,13 @@ def load(
       ConnectionError: official weights that cannot be fetched; the message says where to get them.
     """
     architecture(name)
-    path, needed = _locate(name, weights)
+    path, known = _locate(name, weights)
     arrays, header = read(path)
-    options = {**needed, **options}
+    header = {**known, **header}
     stated = header.get("architecture")
     if stated is not None and stated != name:
         raise ValueError(message(f"weights {path.name}", f"those of {stated}", f"those of {name}"))
-    if "padding" in header:
-        options = {"padding": header["padding"], **options}
+    options = {**{key: header[key] for key in _OPTIONS if key in header}, **options}
     try:
         network = from_torchvision(name, arrays, **options)
     except ValueError as error:
@@ -140,18 +139,14 @@ def load(
 
 
 def _locate(name: str, weights: Any) -> tuple[Path, dict[str, Any]]:
-    """The file to read, and options of the architecture that it needs."""
+    """The file to read, and what is known of it besides what it says itself."""
     if weights is None:
         if name in EMBEDDED:
             return EMBEDDED[name], {}
-        from jaxsal.models import hub
-
         return hub.official(name)
     path = Path(weights)
     files = {".safetensors", ".npz", *_PYTORCH}
     if isinstance(weights, str) and weights.count("/") == 1 and path.suffix not in files and not path.exists():
-        from jaxsal.models import hub
-
         return hub.hugging_face(weights)
     return path, hub.known(name, path)
 
