@@ -28,8 +28,13 @@ _SMALL = 7.5
 
 
 def grid(count: int, aspect: float) -> int:
-    """Columns for ``count`` panels of a height over width, so that the figure is about 1.6 times as wide as high."""
-    return min(count, max(2, round(math.sqrt(1.6 * count * aspect))))
+    """Columns for ``count`` panels of a height over width: about 1.6 times as wide as high, the last row full."""
+    ideal = math.sqrt(1.6 * count * aspect)
+
+    def ragged(columns: int) -> float:
+        return -count % columns / columns + 2 * abs(math.log(columns / ideal))
+
+    return min(count, min(range(max(round(ideal) - 1, 2), round(ideal) + 3), key=ragged))
 
 
 class Sheet:

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxsal import viz
+from jaxsal.viz._layout import grid
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.uniform(size=(20, 30, 3)).astype(np.float32)
@@ -104,6 +105,14 @@ def test_the_grid_is_aligned_and_nothing_overlaps(count):
         for b in boxes[i + 1 :]:
             width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
             assert width < 1.5 or height < 1.5
+
+
+@pytest.mark.parametrize("count", range(1, 41))
+def test_the_grid_is_nearly_full_and_neither_tower_nor_ribbon(count):
+    columns = grid(count, 1.0)
+    rows = -(-count // columns)
+    assert 0.9 < columns / rows < 4 or count <= 4
+    assert columns * rows - count <= columns / 2
 
 
 def test_names_from_files_are_not_read_as_formulas():
