@@ -34,14 +34,35 @@ def partition(tree: Any) -> tuple[list[Any], tuple[Any, ...]]:
     leaves, treedef = jax.tree.flatten(tree)
     arrays = [leaf for leaf in leaves if _is_array(leaf)]
     rest = tuple(_ARRAY if _is_array(leaf) else leaf for leaf in leaves)
-    return arrays, (treedef, rest)
+    return arrays, (treedef, rest, _identity(treedef))
 
 
 def combine(arrays: list[Any], static: tuple[Any, ...]) -> Any:
     """The inverse of ``partition``."""
-    treedef, rest = static
+    treedef, rest, _ = static
     supply = iter(arrays)
     return jax.tree.unflatten(treedef, [next(supply) if leaf is _ARRAY else leaf for leaf in rest])
+
+
+# Structures of two different dataclasses with equal fields compare as equal (jax 0.10), and a program compiled for the
+# one would be run for the other. Their hashes differ, so a dictionary tells them apart.
+_TYPES: dict[Any, tuple[Any, ...]] = {}
+
+
+def _identity(treedef: Any) -> tuple[Any, ...]:
+    """The types of the nodes of a structure, all of them."""
+    try:
+        known = _TYPES.get(treedef)
+    except TypeError:  # not hashable: the caller says so
+        return ()
+    if known is None:
+        known = _TYPES[treedef] = (_types(treedef),)
+    return known
+
+
+def _types(treedef: Any) -> tuple[Any, ...]:
+    node = treedef.node_data()
+    return () if node is None else (node[0], *map(_types, treedef.children()))
 
 
 class _Array:
