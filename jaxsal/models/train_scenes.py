@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from safetensors.numpy import save_file
+from safetensors import numpy as safetensors
 
 from jaxsal import _checks
 from jaxsal._types import Array, Float, Key
@@ -174,8 +174,9 @@ def save(network: Scenes, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "scenes.safetensors"
     with tempfile.TemporaryDirectory(dir=folder) as aside:
-        save_file(arrays, Path(aside) / path.name, metadata)
-        os.replace(Path(aside) / path.name, path)
+        part = Path(aside) / path.name
+        part.write_bytes(safetensors.save(arrays, metadata))
+        os.replace(part, path)
     return path
 
 

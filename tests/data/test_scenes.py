@@ -8,14 +8,12 @@ from matplotlib.path import Path as Polygon
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from jaxsal.data import scenes
+from jaxsal.data._painting import _outline, _texture, _upsampling
 from jaxsal.data.scenes import (
     AREA_MARGIN,
     CLASSES,
     SHAPES,
     TEXTURES,
-    _outline,
-    _texture,
-    _upsampling,
     compose,
     generate,
 )

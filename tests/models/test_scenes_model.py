@@ -1,6 +1,7 @@
 """The embedded network: its weights, how well it sees, where it looks, and how it is trained."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -140,11 +141,13 @@ def test_saving_is_all_or_nothing(tmp_path, monkeypatch):
     path = save(network, tmp_path / "new")
     before = path.read_bytes()
 
-    def fail(arrays, path, metadata):
-        path.write_bytes(b"half")
+    write = Path.write_bytes
+
+    def fail(path, data):
+        write(path, data[: len(data) // 2])
         raise OSError("disk full")
 
-    monkeypatch.setattr("jaxsal.models.train_scenes.save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         save(network, tmp_path / "new")
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == [path.name]
