@@ -63,7 +63,7 @@ def fem(
     return finish(maps, x, size, normalize, relu=weighting == "fraction")
 
 
-def _strong(values: Any, K: float, comparison: str) -> Any:
+def _strong(values: Any, K: int | float, comparison: str) -> Any:
     threshold = values.mean(cells(values), keepdims=True) + K * values.std(cells(values), keepdims=True)
     strong = values >= threshold if comparison == ">=" else values > threshold
     return strong.astype(values.dtype)
