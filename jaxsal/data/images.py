@@ -24,7 +24,7 @@ def read(path: str | os.PathLike, size: Size = None, *, background: float = 1.0)
 
     JPEG, PNG, WebP, BMP, TIFF, GIF (its first frame), PGM and whatever else Pillow reads; grey, palette, CMYK, 1-bit,
     16-bit (divided by 65535) and float images (taken to be in [0, 1]) become RGB. The rotation that EXIF states is
-    applied. Transparent pixels show the background.
+    applied. Transparent pixels show the background. Of colour images of 16 bits a channel Pillow reads the upper 8.
 
     Args:
       path: the file.
@@ -104,10 +104,12 @@ def _open(path: Path) -> Any:
 
     if not path.exists():
         raise FileNotFoundError(message("image", f"no file {path}", "the path of an image"))
-    if path.is_dir():
-        raise ValueError(message("image", f"the directory {path}", "the path of an image"))
+    if not path.is_file():
+        what = "the directory" if path.is_dir() else "the device or pipe"
+        raise ValueError(message("image", f"{what} {path}", "the path of an image"))
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged file gets one line, an odd one none
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path)
             image.load()
@@ -123,17 +125,16 @@ def _open(path: Path) -> Any:
 
 
 def _to_rgb(image: Any, background: float, path: Any) -> np.ndarray:
-    """Any Pillow image as ``float64[h w 3]`` in [0, 1]."""
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow shows them as 16- or 32-bit integers
-        values = np.asarray(image, np.float64) / 65535
-        return np.repeat(values[..., None], 3, axis=-1)
-    if image.mode == "F":
-        values = np.asarray(image, np.float64)
+    """Any Pillow image as ``float32[h w 3]`` in [0, 1]."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        values: Any = np.asarray(image, np.float32)
+        if image.mode != "F":  # 16 bits a pixel; Pillow shows them as 16- or 32-bit integers
+            values = values / np.float32(65535)
         check(values, f"image {path}")
         return np.repeat(values[..., None], 3, axis=-1)
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     if not transparent:
-        return np.asarray(image.convert("RGB"), np.float64) / 255
-    values = np.asarray(image.convert("RGBA"), np.float64) / 255
+        return np.asarray(image.convert("RGB"), np.float32) / 255
+    values = np.asarray(image.convert("RGBA"), np.float32) / 255
     alpha = values[..., 3:]
     return values[..., :3] * alpha + background * (1 - alpha)

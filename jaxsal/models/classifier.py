@@ -59,8 +59,8 @@ class Pretrained:
         """
         graph, state = nnx.split(network)
         names = None if labels is None else tuple(labels)
-        mean, std = (jnp.asarray(v, jnp.float32) for v in (mean, std))
-        return cls(state, mean, std, graph, network.name, image_size, names, network.cam_layer)
+        shift, scale = (jnp.asarray(v, jnp.float32) for v in (mean, std))
+        return cls(state, shift, scale, graph, network.name, image_size, names, network.cam_layer)
 
     @property
     def network(self) -> Any:

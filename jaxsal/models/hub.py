@@ -123,6 +123,12 @@ def known(name: str, path: Path) -> dict[str, Any]:
     return source.metadata if source is not None and source.file_name == path.name else {}
 
 
+def preprocessing(name: str) -> dict[str, Any]:
+    """Mean, deviation and image size of an architecture's official weights, if there are any."""
+    metadata = OFFICIAL[name].metadata if name in OFFICIAL else {}
+    return {key: metadata[key] for key in ("mean", "std", "image_size") if key in metadata}
+
+
 def fetch(url: str, sha256: str, folder: Path | None = None) -> Path:
     """Download a file, or find it where an earlier call has put it.
 

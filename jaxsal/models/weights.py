@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal.models import hub, pickled
 from jaxsal.models.classifier import Pretrained
@@ -19,10 +24,9 @@ from jaxsal.models.state_dict import from_torchvision
 EMBEDDED = {"scenes": Path(__file__).with_name("scenes.safetensors")}
 """Weights that come with the package."""
 
-IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "image_size": 224}
-"""Preprocessing of a file that says nothing of it: torchvision's."""
-
+_MAX_EXPANSION = 100  # of a compressed npz file larger than a few hundred megabytes; weights hardly compress
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_DEFAULTS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "image_size": 224}
 _OPTIONS = ("padding", "transform_input")  # of architectures, that weights go with
 _PYTORCH = (".pth", ".pt", ".th", ".bin")
 
@@ -73,12 +77,18 @@ def _parse(value: str) -> Any:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    import zipfile
-
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+        if size > max(_MAX_EXPANSION * path.stat().st_size, 1 << 28):
+            raise ValueError(f"it claims to unpack to {size} bytes")
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            arrays = dict(file)
+        strange = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
+        if strange:
+            raise ValueError(f"{strange[0]} is no array")
+        return arrays
+    except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(message(f"weights {path}", f"a damaged file ({error})", "a whole npz file")) from error
 
 
@@ -106,7 +116,7 @@ def load(
       name: an architecture, one of ``jaxsal.models.list()``; "scenes" comes with its weights.
       weights: a file (safetensors, npz, PyTorch's own), a Hugging Face hub id ("timm/resnet18.a1_in1k"), or None for
         the package's own weights or else the official ones, fetched once.
-      mean: preprocessing; by default what the file or the official source states, else torchvision's.
+      mean: preprocessing; by default what the file states, else that of the architecture's official weights.
       std: likewise.
       image_size: likewise, in pixels.
       labels: names of the classes; by default what the file states, or ``imagenet_labels.txt`` beside it.
@@ -127,15 +137,45 @@ def load(
     stated = header.get("architecture")
     if stated is not None and stated != name:
         raise ValueError(message(f"weights {path.name}", f"those of {stated}", f"those of {name}"))
+    _check_numbers(arrays, path)
     options = {**{key: header[key] for key in _OPTIONS if key in header}, **options}
     try:
         network = from_torchvision(name, arrays, **options)
     except ValueError as error:
-        raise ValueError(f"weights {path.name} do not fit {name}: {error}") from error
-    given = {"mean": mean, "std": std, "image_size": image_size}
-    settings = {key: given[key] if given[key] is not None else header.get(key, IMAGENET[key]) for key in given}
+        raise ValueError(f"weights {path.name} do not fit {name}: {_shortened(str(error))}") from error
+    chosen = {"mean": mean, "std": std, "image_size": image_size}
+    settings = {**_DEFAULTS, **hub.preprocessing(name), **header, **{k: v for k, v in chosen.items() if v is not None}}
+    size = settings["image_size"]
+    _checks.positive("image_size", size)
     names = _labels(labels if labels is not None else header.get("labels"), path, _num_classes(network, arrays))
-    return Pretrained.of(network, labels=names, **settings)
+    mean, std = (_per_channel(key, settings[key]) for key in ("mean", "std"))
+    return Pretrained.of(network, mean=mean, std=std, image_size=size, labels=names)
+
+
+def _shortened(faults: str, most: int = 8) -> str:
+    """The message of ``from_torchvision``, which has every name, with a few of each kind: one line for a reader."""
+    kinds = [kind.split("; ") for kind in faults.split(" | ")]
+    return " | ".join("; ".join([*k[:most], *[f"and {len(k) - most} more"] * (len(k) > most)]) for k in kinds)
+
+
+def _check_numbers(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    for name, value in arrays.items():
+        if not any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+            raise ValueError(message(f"weights {path.name}", f"{name} of {value.dtype}", "arrays of numbers"))
+        if not np.isfinite(value).all():
+            raise ValueError(message(f"weights {path.name}", f"NaN or infinite values in {name}", "finite numbers"))
+
+
+def _per_channel(what: str, values: Any) -> tuple[float, float, float]:
+    """Three finite numbers, that one can divide by if they are deviations."""
+    try:
+        red, green, blue = map(float, values)
+    except (TypeError, ValueError):
+        raise ValueError(message(what, repr(values), "three numbers, one a channel")) from None
+    for value in (red, green, blue):
+        if not math.isfinite(value) or (what == "std" and value <= 0):
+            raise ValueError(message(what, repr(values), "finite numbers" + ", more than 0" * (what == "std")))
+    return red, green, blue
 
 
 def _locate(name: str, weights: Any) -> tuple[Path, dict[str, Any]]:
@@ -159,6 +199,8 @@ def _labels(labels: Any, path: Path, count: int) -> tuple[str, ...] | None:
     """Names of the classes, if there are as many as classes: given, by the name of their data set, or from a file."""
     if labels == "cifar10":
         labels = CIFAR10
+    if labels is not None and not isinstance(labels, str | list | tuple):
+        raise ValueError(message("labels", repr(labels)[:100], "a list of names"))
     if labels is None or isinstance(labels, str):
         beside = path.with_name("imagenet_labels.txt")
         if count != 1000 or not beside.is_file():

@@ -1,5 +1,7 @@
 """Image files of every kind, made here with Pillow."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,6 +60,24 @@ def test_sixteen_bits_and_floats(tmp_path):
     np.testing.assert_allclose(images.read(save(tmp_path / "f.tiff", real))[0], triple(real), atol=1e-6)
     with pytest.raises(ValueError, match=r"f2.tiff: got values from 0 to 1678, expected values in \[0, 1\]"):
         images.read(save(tmp_path / "f2.tiff", real * 2000))
+    with pytest.raises(ValueError, match=r"i.tiff: got values from 0 to 839.2, expected values in \[0, 1\]"):
+        images.read(save(tmp_path / "i.tiff", deep.astype(np.int32) * 1000))
+    (tmp_path / "d.pgm").write_bytes(b"P5 4 3 65535\n" + deep.astype(">u2").tobytes())
+    np.testing.assert_allclose(images.read(tmp_path / "d.pgm")[0], triple(deep / 65535), atol=1e-6)
+
+
+def test_transparent_colours(tmp_path):
+    """One colour, or one entry of the palette, stated to be transparent."""
+    first = (RGB[0, 0] == RGB).all(-1, keepdims=True)
+    path = save(tmp_path / "t.png", RGB, transparency=tuple(RGB[0, 0].tolist()))
+    np.testing.assert_allclose(images.read(path, background=0.5)[0], np.where(first, 0.5, RGB / 255), atol=1e-6)
+    grey = save(tmp_path / "g.png", GREY, transparency=int(GREY[0, 0]))
+    expected = np.where(triple(GREY) == GREY[0, 0], 1, triple(GREY / 255))
+    np.testing.assert_allclose(images.read(grey)[0], expected, atol=1e-6)
+    palette = Image.fromarray(RGB).quantize(8)
+    palette.save(tmp_path / "p.png", transparency=3)
+    expected = np.where(np.asarray(palette)[..., None] == 3, 1, np.asarray(palette.convert("RGB")) / 255)
+    np.testing.assert_allclose(images.read(tmp_path / "p.png")[0], expected, atol=1e-6)
 
 
 def test_alpha_shows_the_background(tmp_path):
@@ -119,6 +139,32 @@ def test_bad_files(tmp_path):
         assert "\n" not in str(caught.value) and name in str(caught.value)
     with pytest.raises(ValueError, match="directory"):
         images.read(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "bmp", "tiff", "gif", "ppm", "jpg"])
+def test_damage_gives_one_line_or_an_image(tmp_path, suffix):
+    rng = np.random.default_rng(2)
+    whole = save(tmp_path / f"a.{suffix}", (rng.random((20, 25, 3)) * 255).astype(np.uint8)).read_bytes()
+    path = tmp_path / f"b.{suffix}"
+    cut = [whole[:length] for length in range(0, len(whole) - 1, max(1, len(whole) // 30))]
+    changed = []
+    for _ in range(30):
+        data = bytearray(whole)
+        data[rng.integers(min(200, len(data)))] = rng.integers(256)
+        changed.append(bytes(data))
+    for data in cut + changed:
+        path.write_bytes(data)
+        try:
+            pixels = images.read(path)
+            assert data in changed and np.isfinite(pixels).all()
+        except ValueError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="the device or pipe"):
+        images.read(tmp_path / "pipe.png")
 
 
 def test_too_many_pixels(tmp_path, monkeypatch):
