@@ -55,7 +55,11 @@ def read(f, x, layer):
     """Activations by splitting at the tap; gradients as rows of the head's whole Jacobian, image by image."""
     features, head = split(f, layer)
     values = features(x)
-    gradients = [jax.jacrev(lambda a: head(x[i : i + 1], a)[0])(values[i : i + 1])[TARGET[i], 0] for i in range(len(x))]
+
+    def gradient(i):
+        return jax.jacrev(lambda a: head(x[i : i + 1], a)[0])(values[i : i + 1])[TARGET[i], 0]
+
+    gradients = [gradient(i) for i in range(len(x))]
     as64 = [np.asarray(v, np.float64) for v in (values, jnp.stack(gradients), f(x))]
     return Read(f, x, layer, TARGET, *as64)
 

@@ -28,7 +28,8 @@ PRINCIPAL = {"eigen_cam": js.eigen_cam, "eigen_grad_cam": js.eigen_grad_cam}
 
 def error(got, want):
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    return np.linalg.norm(got - want) / np.linalg.norm(want)
+    # FEM of four cells is zero: none of four numbers is two deviations above their mean.
+    return np.linalg.norm(got - want) / (np.linalg.norm(want) or 1)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,5 +1,6 @@
 """The shared pieces: layers, one evaluation, resizing, scaling."""
 
+import functools
 import importlib
 import re
 
@@ -89,7 +90,8 @@ def test_ablation_evaluates_the_head_alone():
 def test_layer_by_default():
     f, x = tiny(), images()
     assert resolve_layer(f, x, None) == "late"  # its cam_layer
-    assert resolve_layer(lambda x: f(x), x, None) == "late"  # the last one with cells: "pooled" has rank 2
+    # A function suggests no layer: the last one with cells ("pooled" has rank 2).
+    assert resolve_layer(functools.partial(f), x, None) == "late"
 
     def named(x):
         return tap(tap(f(x)[:, None, None], "one cell")[:, 0, 0], "logits")
