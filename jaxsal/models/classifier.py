@@ -15,7 +15,7 @@ from jaxsal._types import Array, Float, Images, Logits
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pretrained:
     """A classifier with its preprocessing: ``logits = network((images − mean)/std)``; a pytree of its parameters.
 

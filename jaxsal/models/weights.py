@@ -126,9 +126,11 @@ def load(
       The classifier; see ``Pretrained``.
 
     Raises:
-      ValueError: unknown name, weights of another architecture (the message has both names), a damaged file.
+      ValueError: unknown name, weights of another architecture (the message has both names), a damaged file, NaN among
+        the weights, preprocessing that is none.
       FileNotFoundError: no such file.
-      ConnectionError: official weights that cannot be fetched; the message says where to get them.
+      ConnectionError: weights that cannot be fetched; the message says where to get them.
+      ImportError: a hub id, and no ``huggingface_hub``.
     """
     architecture(name)
     path, known = _locate(name, weights)

@@ -68,6 +68,7 @@ def test_preprocessing_is_bound(resnet20):
     assert (f.image_size, f.cam_layer, f.name) == (32, "layer3", "cifar_resnet20")
     assert f.preprocess(jnp.ones((1, 50, 40, 3))).shape == (1, 32, 32, 3)
     assert js.classifiers.wrap(f) is f
+    assert hash(f) == hash(f) and f != js.models.load("cifar_resnet20", resnet20)  # identity: arrays have no equality
     with pytest.raises(ValueError, match=r"expected \[n h w 3\]. Repeat a grey"):
         f(x[..., :1])
 
