@@ -3,10 +3,10 @@
     python benchmarks/speed.py                        # every method on SqueezeNet 1.1, random weights
     python benchmarks/speed.py --peers                # captum and pytorch-grad-cam beside it (pip install '.[peers]')
 
-For each method: seconds to compile and run first, seconds a call (median), and the ratio to the bare evaluations it must
-make: forward passes, forward and backward passes, passes from the explained layer on, each timed alone in this same run
-at the same batch size. "bare" is the classifier as it stands; "same form" the classifier in the form methods run it in
-(on CPU, 1x1 convolutions as products and max-pools as slices), the stricter measure; the limit is 1.1 of that.
+For each method: seconds to compile and run first, seconds a call (median), and the ratio to the bare evaluations it
+must make: forward passes, forward and backward passes, passes from the explained layer on, each timed alone in this
+same run at the same batch size. "bare" is the classifier as it stands; "same form" the classifier in the form methods
+run it in (on CPU, 1x1 convolutions as products and max-pools as slices), the stricter measure: its limit is 1.1.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ OPTIONS = {
 }
 
 
+AGNOSTIC = ("eigen_cam", "kpca_cam", "eigen_salience", "eigen_fused", "signature", "fem")
+
+
 def evaluations(name: str, channels: int) -> dict[str, float]:
     """What a method must evaluate for one image: forward, both (forward and backward), head, head_both."""
     layer = {"features": 1, "head_both": 1}
@@ -52,7 +55,7 @@ def evaluations(name: str, channels: int) -> dict[str, float]:
         "guided_grad_cam": {"both": 1, **layer},
         "score_cam": {"forward": channels + 2},
         "ablation_cam": {"features": 1, "head": channels + 1},
-        **dict.fromkeys(("eigen_cam", "kpca_cam", "eigen_salience", "eigen_fused", "signature", "fem"), {"features": 1}),
+        **{name: {"features": 1} for name in AGNOSTIC},
     }.get(name, layer)
 
 
@@ -134,7 +137,9 @@ def main() -> int:
     if options.out:
         with options.out.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow("model size images method first_s call_s over_bare over_same_form peer_s".split())
+            writer.writerow(
+                ["model", "size", "images", "method", "first_s", "call_s", "over_bare", "over_same_form", "peer_s"]
+            )
             writer.writerows(rows)
     return 0
 

@@ -124,4 +124,4 @@ def _max_pool(eqn: c.JaxprEqn, x: Any) -> Any:
     return best
 
 
-_FORMS = {c.conv_general_dilated_p: _pointwise, c.reduce_window_max_p: _max_pool}
+_FORMS: dict[Any, Any] = {c.conv_general_dilated_p: _pointwise, c.reduce_window_max_p: _max_pool}
