@@ -71,11 +71,19 @@ def integrated_gradients(
     baseline: Baseline = None,
     num_steps: int = 64,
     quadrature: str = "gauss_legendre",
+    calibrate: bool = False,
     batch_size: int | None = 32,
 ) -> Attributions:
     """Integrated gradients: (x − b) ⊙ ∫₀¹ dS/dx (b + α (x − b)) dα.
 
     The attributions sum to S(x) − S(b) (completeness), up to the error of the quadrature: ``completeness_gap``.
+    Networks of ReLUs and max-pools have kinks all along the path, so that this error falls slowly: on SqueezeNet and
+    photographs 64 nodes leave 0.1 to 1.5 % of the change. ``calibrate`` uses that the sum is known: the quadrature's
+    weights w are moved as little as makes them integrate dS/dα exactly,
+
+        w'_j = w_j (1 + (S(x) − S(b) − Σ w z)(z_j − z̄) / Σ w (z − z̄)²),  z_j = dS/dα at node j, z̄ = Σ w z,
+
+    the regression estimator of sampling theory. Attributions then sum to the change up to rounding.
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.
@@ -85,6 +93,7 @@ def integrated_gradients(
       num_steps: points on the path; one forward and backward evaluation each.
       quadrature: "gauss_legendre" (default: most exact for the same cost), "trapezoid", "riemann_left",
         "riemann_middle", "riemann_right".
+      calibrate: make the sum exact, for two more forward evaluations.
       batch_size: how many evaluations are in flight, over all images; None for all at once.
 
     Returns:
@@ -104,11 +113,25 @@ def integrated_gradients(
     def sample(image: Any, step: Any) -> Any:
         begin, end, part = start[image], x[image], score.take(image)
         point = begin + nodes[step, None, None, None] * (end - begin)
-        slope = jax.grad(lambda p: part(f(p)).sum())(point)
-        return weights[step, None, None, None] * slope
+        slope = weights[step, None, None, None] * jax.grad(lambda p: part(f(p)).sum())(point)
+        if not calibrate:
+            return slope
+        rate = ((end - begin) * slope).sum((1, 2, 3)).astype(jnp.float32) / weights[step]
+        return slope, rate[:, None, None, None] * slope, weights[step] * rate, weights[step] * rate**2
 
-    mean = _chunks.accumulate(sample, x.shape[0], num_steps, batch_size)
-    return ((x - start) * mean).astype(x.dtype)
+    sums = _chunks.accumulate(sample, x.shape[0], num_steps, batch_size)
+    if calibrate:
+        sums = _calibrated(*sums, score(f(x)) - score(f(start)))
+    return ((x - start) * sums).astype(x.dtype)
+
+
+def _calibrated(slope: Any, product: Any, mean: Any, square: Any, change: Any) -> Any:
+    """Σ w' g from Σ w g, Σ w z g, Σ w z, Σ w z² and the known Σ w' z."""
+    variance = square - mean**2
+    # Of a linear score nothing varies along the path, and nothing is to be mended.
+    flat = variance <= 1e-6 * square
+    factor = jnp.where(flat, 0, (change - mean) / jnp.where(flat, 1, variance))[:, None, None, None]
+    return slope + factor * (product - mean[:, None, None, None] * slope)
 
 
 @method

@@ -57,3 +57,20 @@ def test_integrated_gradients(golden, case):
 
 def relative(got, want):
     return np.linalg.norm(got - want) / np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("name", ["both.png", "owl.jpg", "cat_720p.jpg", "horses.jpg"])
+def test_completeness_on_a_real_network(shared_path, name):
+    """64 Gauss-Legendre nodes, SqueezeNet 1.1, black baseline: the gap is below 1e-3 of the change of the score.
+
+    Without calibration the kinks along the path leave 0.08 %, 0.84 %, 1.5 % and 1.3 % on these photographs (and 0.3 %
+    at 256 nodes): measured, and the reason for the option.
+    """
+    f = js.models.load("squeezenet1_1", shared_path("data", "weights", "squeezenet1_1.safetensors"))
+    x = js.images.read(shared_path("data", "photos", name), f.image_size)
+    why = js.integrated_gradients(f, x, num_steps=64, calibrate=True)
+    gap = float(js.completeness_gap(f, x, attribution=why)[0])
+    assert abs(gap) < 1e-3 * abs(float(why.sum()) - gap)
+    # Calibration mends the sum, it does not make another map.
+    plain = js.integrated_gradients(f, x, num_steps=64)
+    assert np.corrcoef(np.ravel(why), np.ravel(plain))[0, 1] > 0.999

@@ -1,5 +1,7 @@
 """Gradients, path integrals and smoothing against slow oracles, and their axioms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,11 +63,29 @@ def test_completeness():
         np.testing.assert_allclose(gap, 0, atol=1e-5)
 
 
+def test_calibrated_weights_against_their_formula():
+    f, x, n = tiny(), images(), 6
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    nodes, weights = nodes / 2 + 0.5, weights / 2
+    got = js.integrated_gradients(f, x, 1, num_steps=n, calibrate=True, batch_size=5)
+    for i in range(2):
+        image = np.asarray(x[i], np.float64)
+        slopes = [slope(f, jnp.asarray(a * image, jnp.float32), 1).astype(np.float64) for a in nodes]
+        rates = np.array([(s * image).sum() for s in slopes])
+        mean = (weights * rates).sum()
+        change = float(f(x)[i, 1] - f(jnp.zeros_like(x))[i, 1])
+        moved = weights * (1 + (change - mean) * (rates - mean) / (weights * (rates - mean) ** 2).sum())
+        want = image * sum(w * s for w, s in zip(moved, slopes))
+        np.testing.assert_allclose(got[i], want, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(got[i].sum(), change, rtol=1e-4)
+
+
 def test_a_linear_model_is_explained_exactly():
     w = jax.random.normal(jax.random.key(0), (12 * 12 * 3, 3))
     f, x = (lambda v: v.reshape(v.shape[0], -1) @ w), images()
     want = np.asarray(x) * np.asarray(w[:, 2]).reshape(12, 12, 3)
-    for method in (js.input_x_gradient, js.integrated_gradients):
+    calibrated = functools.partial(js.integrated_gradients, calibrate=True)
+    for method in (js.input_x_gradient, js.integrated_gradients, calibrated):
         np.testing.assert_allclose(method(f, x, 2), want, rtol=1e-4, atol=1e-5)
     baselines = images(5, seed=8)
     got = js.expected_gradients(f, x, 2, baselines=baselines, key=jax.random.key(1), num_samples=7)
