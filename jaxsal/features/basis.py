@@ -10,9 +10,10 @@ Many masks an image: ``basis.take(index)`` is the basis of the images ``index[b]
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,26 +26,25 @@ B = TypeVar("B", bound="FeatureBasis")
 C = TypeVar("C", bound=type)
 
 
-@runtime_checkable
-class FeatureBasis(Protocol):
+class FeatureBasis(abc.ABC):
     """Features of n images: masks ``float[n *mask_shape]`` in [0, 1] to images ``float[n h w c]``.
 
-    Inherit it (for ``mass``, ``take``, ...) and register the class with ``basis.register``; every array of the pytree
-    has the images along its first axis.
+    To make one: inherit, be a pytree (``basis.register``) whose every array has the images along its first axis, and
+    say ``mask_shape``, ``num_images``, ``__call__`` and ``heatmap``; the rest has defaults.
 
     ``basis(0)`` is the target image and ``basis(1)`` the ablated one. Image and heatmap are affine in the mask, but for
     ``BlurPyramid``, whose image is so only piecewise.
     """
 
     @property
+    @abc.abstractmethod
     def mask_shape(self) -> tuple[int, ...]:
         """Shape of one image's mask."""
-        ...
 
     @property
+    @abc.abstractmethod
     def num_images(self) -> int:
         """How many images there are: n."""
-        ...
 
     @property
     def spatial(self) -> bool:
@@ -66,10 +66,11 @@ class FeatureBasis(Protocol):
         """What part of the image each feature is: not negative, summing to 1 for each image, 0 where not valid."""
         return jnp.full((self.num_images, *self.mask_shape), 1 / self.num_features)
 
+    @abc.abstractmethod
     def __call__(self, mask: Masks) -> Images:
         """The images with the features ablated as far as the mask says: 0 not at all, 1 wholly."""
-        ...
 
+    @abc.abstractmethod
     def heatmap(self, mask: Masks) -> Heatmaps:
         """Each feature's value at the place where it is: of a mask, what is ablated; of gains, the saliency map.
 
@@ -79,7 +80,6 @@ class FeatureBasis(Protocol):
         Returns:
           ``float[n h w]``.
         """
-        ...
 
     def mass(self, mask: Masks) -> Scores:
         """How much is ablated: Σ_j w_j mask_j, in [0, 1].
