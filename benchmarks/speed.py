@@ -103,6 +103,14 @@ def main() -> int:
     options = parser.parse_args()
 
     f = js.models.create(options.model)
+    if options.peers:
+        if options.model != "squeezenet1_1":
+            parser.error("--peers: only with --model squeezenet1_1")
+        sys.path.insert(0, str(Path(__file__).parent))
+        from peers import peer_methods, state_dict
+
+        state = state_dict(f)
+        f = js.models.from_torchvision(options.model, state)
     x = jax.random.uniform(jax.random.key(0), (options.images, options.size, options.size, 3))
     layer = f.cam_layer
     channels = js.taps(f, x)[layer].shape[-1]
@@ -110,13 +118,7 @@ def main() -> int:
     print(f"{options.model}, {options.images} x {options.size} px, {jax.devices()[0].device_kind}")
     for title, costs in (("bare", plain), ("same form", form)):
         print(f"  {title:9}", ", ".join(f"{k} {1e3 * v:.1f} ms" for k, v in costs.items()), "an image")
-    peers = {}
-    if options.peers:
-        sys.path.insert(0, str(Path(__file__).parent))
-        from peers import peer_methods
-
-        peers = peer_methods(options.model, f, x, OPTIONS)
-
+    peers = peer_methods(state, f, x, OPTIONS) if options.peers else {}
     rows = []
     print(f"{'method':26}{'first s':>9}{'call s':>9}{'/bare':>8}{'/same form':>12}{'peer s':>9}{'peer/ours':>11}")
     for name, method in js.METHODS.items():
