@@ -1,6 +1,7 @@
 """jaxsal: why did the classifier say that? Saliency and attribution for any JAX function."""
 
 from jaxsal import classifiers as classifiers
+from jaxsal import features as features
 from jaxsal import models as models
 from jaxsal import targets as targets
 from jaxsal import viz as viz
@@ -23,6 +24,7 @@ from jaxsal.cam import signature as signature
 from jaxsal.cam import xgrad_cam as xgrad_cam
 from jaxsal.data import images as images
 from jaxsal.data import scenes as scenes
+from jaxsal.features import baselines as baselines
 from jaxsal.gradients import blur_integrated_gradients as blur_integrated_gradients
 from jaxsal.gradients import completeness_gap as completeness_gap
 from jaxsal.gradients import expected_gradients as expected_gradients
