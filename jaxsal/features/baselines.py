@@ -111,7 +111,7 @@ def blurred(x: Images, sigma: Float[Array, "..."] | float | int) -> Images:
     x = _checks.images(x)
     if jnp.shape(sigma) not in ((), x.shape[:1]):
         raise ValueError(message("sigma", f"shape {jnp.shape(sigma)}", f"a number or [n] = {x.shape[:1]}"))
-    if _checks.readable(sigma) and not bool((jnp.asarray(sigma) >= 0).all()):
+    if _checks.readable(sigma) and not bool((np.asarray(sigma) >= 0).all()):
         raise ValueError(message("sigma", sigma, "at least 0 pixels"))
     return gaussian_blur(x, sigma)
 

@@ -129,7 +129,7 @@ def against(x: Any, baseline: Any) -> jax.Array:
         hint = "Call it first, as in Pixels(x, js.baselines.blur(f, x, target)); methods also take the function."
         raise TypeError(message("baseline", "a function", "a number or images", hint))
     value = jnp.asarray(baseline, x.dtype)
-    if readable(value) and not bool(np.isfinite(np.asarray(value, np.float32)).all()):
+    if readable(baseline) and not bool(np.isfinite(np.asarray(baseline, np.float32)).all()):
         raise ValueError(message("baseline", "NaN or infinite values", "finite numbers"))
     try:
         return jnp.broadcast_to(value, x.shape)

@@ -198,8 +198,6 @@ def test_errors():
         (ValueError, "rows, columns", lambda: Pixels(x, 0.0, shape=(4, 0))),
         (ValueError, "at most", lambda: Patches(x, 0.0, 13)),
         (ValueError, "more than 0", lambda: Patches(x, 0.0, 0)),
-        (ValueError, "rank 4", lambda: Pixels(x[0], 0.0)),
-        (ValueError, r"\[n h w\]", lambda: Segments(x, 0.0, LABELS[:1])),
         (ValueError, "labels from 0 to 3", lambda: Segments(x, 0.0, LABELS, 4)),
         (ValueError, "labels from 0", lambda: Segments(x, 0.0, LABELS - 1)),
         (ValueError, "max_features", lambda: jax.jit(lambda labels: Segments(x, 0.0, labels))(LABELS)),

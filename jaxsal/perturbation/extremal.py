@@ -1,0 +1,212 @@
+"""Extremal perturbation: for each area, the part of the image that the score needs most."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsal import _chunks
+from jaxsal._checks import choice, message
+from jaxsal._dct import gaussian_blur
+from jaxsal._method import method, settle
+from jaxsal._types import Array, Classifier, Float, Heatmaps, Images, TargetLike
+from jaxsal.features import BlurPyramid, FeatureBasis, Pixels
+from jaxsal.perturbation._features import BaselineLike, BasisLike, choose, flat
+from jaxsal.perturbation._max_convolution import max_convolution
+
+AREAS = (0.025, 0.05, 0.1, 0.2)
+VARIANTS = ("preserve", "delete", "dual")
+
+
+@method
+def extremal_perturbation(
+    f: Classifier,
+    x: Images,
+    target: TargetLike = None,
+    *,
+    basis: BasisLike = None,
+    areas: tuple[float, ...] = AREAS,
+    variant: str = "preserve",
+    num_steps: int = 800,
+    learning_rate: float = 0.01,
+    penalty: float = 300.0,
+    growth: float = 1.0035,
+    sigma: float = 0.094,
+    smoothing: float = 0.09,
+    baseline: BaselineLike = None,
+    batch_size: int | None = 32,
+) -> Heatmaps:
+    """Extremal perturbation: the masks of ``extremal_masks``, summed over the areas and smoothed.
+
+    Args:
+      f: classifier, images ``[n h w c]`` to logits ``[n k]``.
+      x: images ``float[n h w c]``.
+      target: None (top class), a class, one class an image, or a function of the logits.
+      basis: as in ``extremal_masks``.
+      areas: as in ``extremal_masks``.
+      variant: as in ``extremal_masks``.
+      num_steps: as in ``extremal_masks``.
+      learning_rate: as in ``extremal_masks``.
+      penalty: as in ``extremal_masks``.
+      growth: as in ``extremal_masks``.
+      sigma: as in ``extremal_masks``.
+      smoothing: standard deviation of the Gaussian that smooths the sum, as a part of the image's shorter side; 0 for
+        none. (The paper smooths for the pointing game: a sum of binary masks has no single highest point.)
+      baseline: as in ``extremal_masks``.
+      batch_size: as in ``extremal_masks``.
+
+    Returns:
+      Heatmap ``float[n h w]`` from 0 to the number of areas.
+
+    Raises:
+      ValueError: as ``extremal_masks``; a negative smoothing.
+
+    References:
+      Fong et al. 2019, "Understanding deep networks via extremal perturbations and smooth masks", Section 4.2.
+    """
+    if not smoothing >= 0:
+        raise ValueError(message("smoothing", smoothing, "at least 0"))
+    features = choose(f, x, target, basis, baseline, lambda b: _pixels(x, b))
+    ascent = Ascent(areas, variant, num_steps, learning_rate, penalty, growth, sigma)
+    total = features.heatmap(_masks(f, features, settle(f, x, target), ascent, x.shape[1:3], batch_size).sum(1))
+    total = gaussian_blur(total[..., None], smoothing * min(x.shape[1:3]))[..., 0] if smoothing else total
+    return total.astype(x.dtype)
+
+
+@method
+def extremal_masks(
+    f: Classifier,
+    x: Images,
+    target: TargetLike = None,
+    *,
+    basis: BasisLike = None,
+    areas: tuple[float, ...] = AREAS,
+    variant: str = "preserve",
+    num_steps: int = 800,
+    learning_rate: float = 0.01,
+    penalty: float = 300.0,
+    growth: float = 1.0035,
+    sigma: float = 0.094,
+    baseline: BaselineLike = None,
+    batch_size: int | None = 32,
+) -> Float[Array, "n areas *mask"]:
+    """Masks of given areas whose part of the image gives the highest score.
+
+    For each area a: argmax_m S(x where m is 1) − λ_t mean(sort(m) − r_a)², r_a = 1 for the part a that is largest, else
+    0; λ_t = penalty · growth^t. m = max-convolution of the mask that is optimised (of a basis whose masks are not
+    pictures: that mask itself). Gradient ascent with momentum 0.9 and dampening 0.9 from ½ everywhere, clipped to
+    [0, 1]. All images and areas together; ``num_steps`` evaluations forward and back for each (twice that for "dual").
+
+    Args:
+      f: classifier, images ``[n h w c]`` to logits ``[n k]``.
+      x: images ``float[n h w c]``.
+      target: None (top class), a class, one class an image, or a function of the logits.
+      basis: features; or a function ``(f, x, target)`` that makes them; None for a pyramid of blurs up to 20 pixels of
+        224, with a mask of 32 × 32.
+      areas: parts of the image that the masks keep, each between 0 and 1.
+      variant: "preserve" (highest score of what is kept), "delete" (lowest of the rest), "dual" (their difference).
+      num_steps: iterations.
+      learning_rate: step of the ascent.
+      penalty: weight of the area constraint at the start.
+      growth: factor by which it grows each step.
+      sigma: radius of the max-convolution's kernel, as a part of the image's shorter side (the paper's
+        21 of 224 pixels).
+      baseline: instead of the blurs: a number, images that broadcast to ``x``, or a function ``(f, x, target)``.
+      batch_size: pairs of image and area in flight; None for all.
+
+    Returns:
+      ``float32[n areas *mask_shape]`` in [0, 1], 1 where the image is kept (salient).
+
+    Raises:
+      ValueError: areas not between 0 and 1, an unknown variant, options that are not positive, a baseline beside a
+        basis.
+
+    References:
+      Fong et al. 2019, "Understanding deep networks via extremal perturbations and smooth masks", Eqs. 2-8.
+    """
+    features = choose(f, x, target, basis, baseline, lambda b: _pixels(x, b))
+    ascent = Ascent(areas, variant, num_steps, learning_rate, penalty, growth, sigma)
+    return _masks(f, features, settle(f, x, target), ascent, x.shape[1:3], batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ascent:
+    """The options of the optimisation, checked; see ``extremal_masks``."""
+
+    areas: tuple[float, ...]
+    variant: str
+    num_steps: int
+    learning_rate: float
+    penalty: float
+    growth: float
+    sigma: float
+
+    def __post_init__(self) -> None:
+        choice("variant", self.variant, VARIANTS)
+        if not self.areas or not all(0 < a < 1 for a in self.areas):
+            raise ValueError(message("areas", self.areas, "parts of the image, each between 0 and 1"))
+        for name in ("learning_rate", "penalty", "growth", "sigma"):
+            if not getattr(self, name) > 0:
+                raise ValueError(message(name, getattr(self, name), "more than 0"))
+
+
+def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any, batch_size: int | None) -> Any:
+    """The masks ``[n areas *mask_shape]`` of images of the given (height, width)."""
+    fractions = jnp.asarray(ascent.areas, jnp.float32)
+    penalties = ascent.penalty * ascent.growth ** jnp.arange(ascent.num_steps, dtype=jnp.float32)
+
+    def optimise(image: Any, which: Any) -> Any:
+        some, part, area = features.take(image), score.take(image), fractions[which]
+        weights, valid = flat(some.weights), some.valid
+
+        def kept(raw: Any) -> Any:
+            if not some.spatial:
+                return jnp.where(valid, raw, 0)
+            radius = [ascent.sigma * min(size) * cells / side for cells, side in zip(raw.shape[1:], size)]
+            return max_convolution(raw, (radius[0], radius[1]))
+
+        def gain(raw: Any, penalty: Any) -> Any:
+            mask = kept(raw)
+            value = -penalty * area_penalty(flat(mask), weights, area)
+            if ascent.variant != "delete":
+                value = value + part(f(some(1 - mask)))
+            if ascent.variant != "preserve":
+                value = value - part(f(some(mask)))
+            return value.sum()
+
+        def step(state: Any, penalty: Any) -> Any:
+            raw, velocity = state
+            velocity = 0.9 * velocity + 0.1 * jax.grad(gain)(raw, penalty)
+            return (jnp.clip(raw + ascent.learning_rate * velocity, 0, 1), velocity), None
+
+        start = jnp.full((len(image), *some.mask_shape), 0.5)
+        (raw, _), _ = jax.lax.scan(step, (start, jnp.zeros(start.shape)), penalties)
+        return kept(raw)
+
+    return _chunks.collect(optimise, features.num_images, len(ascent.areas), batch_size)
+
+
+def area_penalty(mask: Any, weights: Any, area: Any) -> jax.Array:
+    """Σ_j w_j (m_j − r_j)², r_j the part of feature j that lies within the largest ones of total weight ``area``.
+
+    With equal weights: the mean of (sort(m) − r)², r being ones as many as the area has, after zeros.
+
+    Args:
+      mask: ``[n features]`` in [0, 1].
+      weights: ``[n features]``, summing to 1.
+      area: ``[n]``.
+    """
+    order = jnp.argsort(jax.lax.stop_gradient(-mask), -1)
+    values, parts = (jnp.take_along_axis(v, order, -1) for v in (mask, weights))
+    before = jnp.cumsum(parts, -1) - parts
+    template = jnp.clip((area[:, None] - before) / jnp.where(parts > 0, parts, 1), 0, 1)
+    return (parts * (values - template) ** 2).sum(-1)
+
+
+def _pixels(x: Any, background: Any) -> FeatureBasis:
+    if background is not None:
+        return Pixels(x, background, (32, 32))
+    return BlurPyramid(x, 20 * min(x.shape[1:3]) / 224, 8, (32, 32))
