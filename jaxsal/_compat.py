@@ -76,6 +76,14 @@ def subjaxprs(eqn: JaxprEqn) -> Iterator[tuple[tuple[str, int], Jaxpr]]:
                 yield (key, index), item
 
 
+def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
+    """How many constants and how many carried values a scan has, first among its operands in this order."""
+    if "num_consts" in eqn.params:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    consts, carry, _ = eqn.params["ft_in"].unpack()  # jax 0.12
+    return len(list(consts)), len(list(carry))
+
+
 def primitives_in(eqn: JaxprEqn) -> Iterator[Primitive]:
     """Every primitive inside the jaxprs that an equation holds, at any depth."""
     for _, sub in subjaxprs(eqn):

@@ -115,7 +115,7 @@ def _remat(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed
 
 def _scan(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values) -> tuple[list, Values]:
     p = eqn.params
-    sub, k, n = p["jaxpr"], p["num_consts"], p["num_carry"]
+    sub, (k, n) = p["jaxpr"], c.scan_counts(eqn)
     consts, init, xs = values[:k], values[k : k + n], values[k + n :]
     types = [c.dtype(v) for v in sub.jaxpr.outvars[:n]]
     paths = list(fed)
