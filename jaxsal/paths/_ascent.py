@@ -1,0 +1,231 @@
+"""One iteration of Algorithm 2, and the loops around it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsal._checks import message
+from jaxsal._dct import gaussian_blur
+from jaxsal.features._pytree import fill
+from jaxsal.features.basis import against
+from jaxsal.paths.path import Status, saturation
+from jaxsal.paths.projection import pinch, project, saturate
+from jaxsal.paths.scores import SIGNS, branches, slopes
+from jaxsal.paths.settings import Settings, at, is_zero
+
+RUNNING = -1
+
+
+class State(NamedTuple):
+    """What an iteration leaves to the next. The first axis of everything is that of the images.
+
+    Attributes:
+      paths: ``[n paths t *mask]``.
+      memory: of the optimizer.
+      status: a ``Status`` an image, or ``RUNNING``.
+      iterations: steps taken.
+    """
+
+    paths: Any
+    memory: Any
+    status: Any
+    iterations: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What does not change from iteration to iteration.
+
+    Attributes:
+      f: classifier.
+      basis: of the images.
+      score: F, settled.
+      kind: which path score.
+      objective: what is climbed.
+      settings: the numbers.
+      optimizer: an optax transformation that descends, or None.
+      monotone: how to monotonize.
+      cells: mask cells a pixel, or None if masks are no pictures.
+      disturbance: schedule of the noise added to the masks.
+      collapse: whether masks are evaluated as random binary ones.
+      baselines: images to draw baselines from, or None.
+      key: randomness, or None.
+      batch_size: evaluations in flight.
+    """
+
+    f: Any
+    basis: Any
+    score: Any
+    kind: str
+    objective: str
+    settings: Settings
+    optimizer: Any
+    monotone: str
+    cells: float | None
+    disturbance: Any
+    collapse: bool
+    baselines: Any
+    key: Any
+    batch_size: int | None
+
+
+def start(problem: Problem, paths: Any) -> State:
+    """The state before the first iteration."""
+    memory = () if problem.optimizer is None else jax.vmap(problem.optimizer.init)(paths)
+    status = jnp.full(paths.shape[0], RUNNING)
+    return State(paths, memory, status, jnp.zeros_like(status))
+
+
+def by_scan(problem: Problem, state: State) -> State:
+    """All iterations in a loop of fixed length: reverse-differentiable, each recomputed when it is."""
+
+    def body(state: State, i: Any) -> tuple[State, None]:
+        done = (state.status != RUNNING).all()
+        return jax.lax.cond(done, lambda s: s, lambda s: iterate(problem, s, i), state), None
+
+    return jax.lax.scan(jax.checkpoint(body), state, jnp.arange(problem.settings.num_iterations))[0]
+
+
+def by_while(problem: Problem, state: State) -> State:
+    """Iterations until every image is done."""
+
+    def running(carry: Any) -> Any:
+        return (carry[0].status == RUNNING).any()
+
+    return jax.lax.while_loop(running, lambda c: (iterate(problem, c[0], c[1]), c[1] + 1), (state, 0))[0]
+
+
+LOOPS = {"scan": by_scan, "while": by_while}
+
+
+def iterate(problem: Problem, state: State, i: Any) -> State:
+    """One step up, the nudges, and back to the ablation paths; images that are done stay as they are."""
+    settings, weights = problem.settings, problem.basis.weights
+    active = state.status == RUNNING
+    gradient, finite = _gradient(problem, state.paths, active, i)
+    flat = (jnp.abs(gradient).max(tuple(range(1, gradient.ndim))) == 0) & (i == 0)
+    change, memory = _step(problem, gradient, state, i)
+    moved = _nudged(problem, state.paths + change, i)
+    projected = jax.vmap(lambda p: project(p, weights=weights, monotone=problem.monotone), in_axes=1, out_axes=1)(moved)
+
+    goes = active & finite & ~flat
+    keep = _lanes(goes)
+    paths = keep(projected, state.paths)
+    memory = jax.tree.map(keep, memory, state.memory)
+    full = jax.vmap(saturation, in_axes=(1, None), out_axes=1)(paths, weights).min(1)
+    count = i + 1
+    status = jnp.where(count >= settings.num_iterations, Status.ITERATION_LIMIT, RUNNING)
+    status = jnp.where(
+        (full >= settings.saturation_goal) & (count >= settings.min_iterations), Status.SATURATED, status
+    )
+    status = jnp.where(flat, Status.NO_GRADIENT, status)
+    status = jnp.where(finite, status, Status.NON_FINITE)
+    return State(paths, memory, jnp.where(active, status, state.status), state.iterations + goes)
+
+
+def _lanes(which: Any) -> Any:
+    """Function: (new, old) -> new where ``which[n]``, else old."""
+
+    def choose(new: Any, old: Any) -> Any:
+        return jnp.where(which.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return choose
+
+
+def _gradient(problem: Problem, paths: Any, active: Any, i: Any) -> tuple[Any, Any]:
+    """The objective's gradient by the paths, and whether all of an image's numbers are finite (others get zeros)."""
+    found, pull = jax.vjp(lambda p: branches(problem.kind, p), paths)
+    masks = found.reshape(found.shape[0], -1, *paths.shape[3:])
+    signs = jnp.repeat(jnp.asarray(SIGNS[problem.kind]), paths.shape[2])
+    got = slopes(
+        problem.f, problem.basis, masks, signs, problem.score, problem.objective, problem.batch_size, active,
+        _random(problem, masks.shape[1:], i),
+    )  # fmt: skip
+    gradient = pull(got.slope.reshape(found.shape))[0]
+    finite = jnp.isfinite(got.value).all(1) & jnp.isfinite(gradient).all(tuple(range(1, gradient.ndim)))
+    return _lanes(finite)(gradient, jnp.zeros_like(gradient)), finite
+
+
+def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
+    """What is drawn anew for the evaluations of each iteration; all images share the draws (thesis, §2.4.3)."""
+    if not problem.collapse and problem.baselines is None:
+        return None
+    threshold_key, baseline_key = jax.random.split(jax.random.fold_in(problem.key, 2 * i))
+    thresholds = jax.random.uniform(threshold_key, shape)
+    which = None
+    if problem.baselines is not None:
+        which = jax.random.randint(baseline_key, shape[:1], 0, problem.baselines.shape[0])
+
+    def change(basis: Any, mask: Any, step: Any) -> tuple[Any, Any]:
+        if problem.collapse:
+            binary = (thresholds[step] < mask).astype(mask.dtype)
+            mask = mask + jax.lax.stop_gradient(binary - mask)
+        if which is not None:
+            basis = with_baseline(basis, problem.baselines[which[step]])
+        return basis, mask
+
+    return change
+
+
+def with_baseline(basis: Any, images: Any) -> Any:
+    """The basis with other images in place of its baseline.
+
+    Raises:
+      ValueError: a basis that has no baseline to replace.
+    """
+    if "baseline" not in {field.name for field in dataclasses.fields(basis)}:
+        raise ValueError(
+            message("basis with baselines", type(basis).__name__, "one against a baseline, such as Pixels")
+        )
+    other = copy.copy(basis)
+    fill(other, baseline=against(basis.x, images))
+    return other
+
+
+def _step(problem: Problem, gradient: Any, state: State, i: Any) -> tuple[Any, Any]:
+    """The change of the paths, and the optimizer's memory."""
+    settings, weights = problem.settings, problem.basis.weights[:, None, None]
+    inner = tuple(range(3, gradient.ndim))
+    if settings.zero_mass:
+        along = (gradient * weights).sum(inner, keepdims=True) / (weights**2).sum(inner, keepdims=True)
+        gradient = gradient - along * weights
+    gradient = _blurred(problem, gradient, settings.gradient_sigma, i)
+    memory = state.memory
+    if problem.optimizer is not None:
+        # Optimizers descend: they are shown the slope of what falls as the score rises.
+        change, memory = jax.vmap(problem.optimizer.update)(-gradient, memory, state.paths)
+    else:
+        change = gradient
+    step = at(settings.step, i)
+    if settings.normalize:
+        largest = jnp.abs(change).max((2, *inner), keepdims=True)
+        change = change / jnp.where(largest > 0, largest, 1)
+    return step * change, memory
+
+
+def _nudged(problem: Problem, paths: Any, i: Any) -> Any:
+    """Noise, blur, saturation, and the pinch."""
+    settings = problem.settings
+    if not is_zero(problem.disturbance):
+        key = jax.random.fold_in(problem.key, 2 * i + 1)
+        paths = paths + at(problem.disturbance, i) * jax.random.normal(key, paths.shape[1:])
+    push = (lambda p: p) if is_zero(settings.saturation) else lambda p: saturate(p, at(settings.saturation, i))
+    if settings.saturate_first:
+        paths = _blurred(problem, push(paths), settings.blur_sigma, i)
+    else:
+        paths = push(_blurred(problem, paths, settings.blur_sigma, i))
+    if problem.kind == "straddle" and not is_zero(settings.pinch):
+        retaining, dissipating = paths[:, 0], paths[:, 1]
+        paths = jnp.stack([retaining, pinch(retaining, dissipating, at(settings.pinch, i))], axis=1)
+    return paths
+
+
+def _blurred(problem: Problem, masks: Any, sigma: Any, i: Any) -> Any:
+    if problem.cells is None or is_zero(sigma):
+        return masks
+    return gaussian_blur(masks[..., None], at(sigma, i) * problem.cells)[..., 0]

@@ -1,0 +1,298 @@
+"""What a path is worth: the classifier along it, and the slope of that by the masks.
+
+Each score is a mean over time of branches, each a sequence of masks: the path itself, its opposite 1 − φ, or a second
+path, with F counted for (retaining) or against (dissipating).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsal import _chunks, targets
+from jaxsal._checks import choice, message
+from jaxsal._method import method, settle
+from jaxsal._types import Classifier, Images, TargetLike
+from jaxsal.features.basis import FeatureBasis
+from jaxsal.paths.path import AblationPath, PathMasks, Status, check_path, resolve_times, saturation, with_ends
+
+KINDS = ("retaining", "dissipating", "contrastive", "straddle")
+
+SIGNS = {"retaining": (1,), "dissipating": (-1,), "contrastive": (1, -1), "straddle": (1, -1)}
+"""Of each score, whether F counts for or against on its branches."""
+
+OBJECTIVES: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "probability": lambda score, logits, sign: sign * score(logits),
+    # log p and log(1 - p): both are a softplus of the log-odds, finite where p rounds to 0 or 1.
+    "log_probability": lambda score, logits, sign: -jax.nn.softplus(-sign * _as("log_odds", score)(logits)),
+    "log_odds": lambda score, logits, sign: sign * _as("log_odds", score)(logits),
+    "logit": lambda score, logits, sign: sign * _as("logit", score)(logits),
+}
+"""What is climbed for a branch of each sign: the score itself, or something that rises with it."""
+
+
+def branches(kind: str, paths: Any) -> Any:
+    """The masks ``[n branches t *mask]`` that a score evaluates, of its paths ``[n paths t *mask]``."""
+    return jnp.concatenate([paths, 1 - paths], axis=1) if kind == "contrastive" else paths
+
+
+def num_paths(kind: str) -> int:
+    """How many paths a score has."""
+    return 2 if kind == "straddle" else 1
+
+
+def total(kind: str, values: Any) -> Any:
+    """The score ``[n]`` of F on the branches, ``[n branches t]``: its mean where it counts for, 1 − mean where against.
+
+    References:
+      Ablation-paths thesis, Eqs. 2.13 to 2.16.
+    """
+    parts = [values[:, i].mean(-1) if sign > 0 else 1 - values[:, i].mean(-1) for i, sign in enumerate(SIGNS[kind])]
+    return sum(parts)
+
+
+def probability(target: targets.Target) -> targets.Target:
+    """The score F of a path: the probability of the class that was named; of any other score, that score."""
+    return _as("probability", target) if target.kind == "logit" else target
+
+
+def _as(kind: str, target: targets.Target) -> targets.Target:
+    return dataclasses.replace(target, kind=kind)
+
+
+def check_objective(objective: str, target: targets.Target) -> None:
+    """Raise ``ValueError`` for an unknown objective, or one that the target's score has not got."""
+    choice("objective", objective, OBJECTIVES)
+    if objective != "probability" and target.kind not in ("logit", "probability", "log_odds"):
+        expected = "a class; scores of your own and contrasts are climbed as they are: objective='probability'"
+        raise ValueError(message(f"target of objective {objective!r}", f"a {target.kind} score", expected))
+
+
+def _is_top(score: targets.Target, logits: Any) -> Any:
+    """Whether the explained class is the top class; never so for a score that names no class."""
+    if not score.classes:
+        return jnp.zeros(logits.shape[:1], bool)
+    return logits.argmax(-1) == score.classes[0]
+
+
+def along(f: Any, basis: Any, masks: Any, score: targets.Target, batch_size: int | None) -> tuple[Any, Any]:
+    """F and whether the explained class is the top class, both ``[n s]``, at masks ``[n s *mask]``."""
+
+    def sample(image: Any, step: Any) -> tuple[Any, Any]:
+        logits = f(basis.take(image)(masks[image, step]))
+        part = score.take(image)
+        return part(logits).astype(jnp.float32), _is_top(part, logits)
+
+    return _chunks.collect(sample, masks.shape[0], masks.shape[1], batch_size)
+
+
+class Slopes(NamedTuple):
+    """``value[n s]``: of the objective; ``slope[n s *mask]``: its derivative by the masks."""
+
+    value: Any
+    slope: Any
+
+
+def slopes(
+    f: Any,
+    basis: Any,
+    masks: Any,
+    signs: Any,
+    score: targets.Target,
+    objective: str,
+    batch_size: int | None,
+    active: Any,
+    change: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
+) -> Slopes:
+    """The objective at masks ``[n s *mask]`` and its derivative by them, for the images that are still ``active[n]``.
+
+    Active images go first, and chunks that hold none of them are skipped: images that are done cost nothing.
+
+    Args:
+      f: classifier.
+      basis: of the n images.
+      masks: ``[n s *mask]``.
+      signs: ``[s]``, for or against.
+      score: settled.
+      objective: one of ``OBJECTIVES``.
+      batch_size: evaluations in flight.
+      active: ``bool[n]``; the others get zeros.
+      change: from (basis and masks of a chunk, sample index) to those to evaluate instead.
+    """
+    order = jnp.argsort(~active, stable=True)
+    reward = OBJECTIVES[objective]
+
+    def sample(rank: Any, step: Any) -> Slopes:
+        image = order[rank]
+        here, part, sign = masks[image, step], score.take(image), signs[step]
+
+        def rewards(mask: Any) -> tuple[Any, Any]:
+            own = basis.take(image)
+            if change is not None:
+                own, mask = change(own, mask, step)
+            values = reward(part, f(own(mask)), sign).astype(jnp.float32)
+            return values.sum(), values
+
+        def evaluate() -> Slopes:
+            slope, value = jax.grad(rewards, has_aux=True)(here)
+            return Slopes(value, slope)
+
+        def skip() -> Slopes:
+            return Slopes(jnp.zeros(rank.shape, jnp.float32), jnp.zeros_like(here))
+
+        return jax.lax.cond(active[image].any(), evaluate, skip)
+
+    found = _chunks.collect(sample, masks.shape[0], masks.shape[1], batch_size)
+    back = jnp.argsort(order)
+    return jax.tree.map(lambda v: jnp.where(active.reshape(-1, *[1] * (v.ndim - 1)), v[back], 0), found)
+
+
+@method
+def score_gradient(
+    f: Classifier,
+    x: Images,
+    target: TargetLike = None,
+    *,
+    basis: FeatureBasis,
+    masks: PathMasks,
+    dissipating: PathMasks | None = None,
+    score: str = "retaining",
+    objective: str = "probability",
+    batch_size: int | None = 32,
+) -> PathMasks | tuple[PathMasks, PathMasks]:
+    """The gradient of a path's score by its masks, as a function of time: ∇P↑(φ)(t, j) = ∂F(φ(t))/∂φ_j.
+
+    For pixels this is (x_BL − x_Tg) ⊙ ∇F(x) at the interpolated image, summed over the channels. It is the gradient
+    for an integral over time, not divided by the number of times. Its integral over time at the affine path is
+    integrated gradients, with the sign turned (masks lead away from the image).
+
+    Args:
+      f: classifier, images ``[n h w c]`` to logits ``[n k]``.
+      x: images ``float[n h w c]``.
+      target: None (top class), a class, one class an image, or a function of the logits.
+      basis: what the masks mask.
+      masks: any, ``float[n t *mask]``.
+      dissipating: the second path, for "straddle".
+      score: "retaining", "dissipating", "contrastive" or "straddle".
+      objective: "probability", "log_probability", "log_odds" or "logit".
+      batch_size: evaluations in flight.
+
+    Returns:
+      ``float[n t *mask]``; for "straddle" those by both paths.
+
+    Raises:
+      ValueError: unknown score or objective, a dissipating path missing or not asked for.
+
+    References:
+      Ablation-paths thesis, Lemma 4 and Theorem 5.
+    """
+    choice("score", score, KINDS)
+    chosen = probability(settle(f, x, target))
+    check_objective(objective, chosen)
+    paths = _paths(score, masks, dissipating)
+    found, pull = jax.vjp(lambda p: branches(score, p), paths)
+    times = masks.shape[1]
+    flat = found.reshape(found.shape[0], -1, *masks.shape[2:])
+    signs = jnp.repeat(jnp.asarray(SIGNS[score]), times)
+    every = jnp.ones(x.shape[0], bool)
+    got = slopes(f, basis, flat, signs, chosen, objective, batch_size, every)
+    out = pull(got.slope.reshape(found.shape))[0]
+    return (out[:, 0], out[:, 1]) if score == "straddle" else out[:, 0]
+
+
+def _paths(kind: str, masks: Any, dissipating: Any) -> Any:
+    """The paths of a score, ``[n paths t *mask]``."""
+    if (dissipating is not None) != (kind == "straddle"):
+        got = "none" if dissipating is None else "one"
+        raise ValueError(message(f"dissipating path of a {kind} score", got, "one for 'straddle', else none"))
+    if dissipating is None:
+        return masks[:, None]
+    if dissipating.shape != masks.shape:
+        raise ValueError(message("dissipating path", f"shape {dissipating.shape}", f"{masks.shape}"))
+    return jnp.stack([masks, dissipating], axis=1)
+
+
+def evaluate(
+    f: Classifier,
+    x: Images,
+    target: TargetLike = None,
+    *,
+    basis: FeatureBasis,
+    masks: PathMasks,
+    dissipating: PathMasks | None = None,
+    score: str = "retaining",
+    batch_size: int | None = 32,
+) -> AblationPath:
+    """The path of given masks: a saliency map's, say, or one made by hand.
+
+    Args:
+      f: classifier, images ``[n h w c]`` to logits ``[n k]``.
+      x: images ``float[n h w c]``.
+      target: None (top class), a class, one class an image, or a function of the logits.
+      basis: what the masks mask.
+      masks: an ablation path at times i/(t + 1), ``float[n t *mask]``.
+      dissipating: the second path, for "straddle".
+      score: "retaining", "dissipating", "contrastive" or "straddle".
+      batch_size: evaluations in flight.
+
+    Returns:
+      ``AblationPath`` with status ``GIVEN``.
+
+    Raises:
+      ValueError: masks that are no path: outside of [0, 1], falling with time, of other masses; an unknown score.
+
+    References:
+      Ablation-paths thesis, Definition 1 and Eqs. 2.13 to 2.16.
+    """
+    choice("score", score, KINDS)
+    for path in (masks, dissipating):
+        if path is not None:
+            check_path(path, None, basis.weights)
+    paths = _paths(score, masks, dissipating)
+    return _evaluate(f, x, target, basis=basis, paths=paths, score=score, batch_size=batch_size)
+
+
+@method
+def _evaluate(
+    f: Any, x: Any, target: Any = None, *, basis: Any, paths: Any, score: str, batch_size: int | None
+) -> AblationPath:
+    status = jnp.full(x.shape[0], Status.GIVEN)
+    chosen = probability(settle(f, x, target))
+    return finished(f, basis, paths, chosen, score, batch_size, status, jnp.zeros_like(status))
+
+
+def finished(
+    f: Any, basis: Any, paths: Any, score: Any, kind: str, batch_size: int | None, status: Any, iterations: Any
+) -> AblationPath:
+    """The ``AblationPath`` of paths ``[n paths t *mask]``: the classifier along their branches and at both ends.
+
+    Where it gives NaN or infinity, that image's status says so and the score there is 0.
+    """
+    n, times = paths.shape[0], paths.shape[2]
+    masks = branches(kind, paths)
+    first, *others = (masks[:, i] for i in range(masks.shape[1]))
+    values, top = along(f, basis, jnp.concatenate([with_ends(first), *others], axis=1), score, batch_size)
+    fine = jnp.isfinite(values)
+    values = jnp.where(fine, values, 0)
+    of_branches = jnp.concatenate([values[:, 1 : times + 1], values[:, times + 2 :]], axis=1).reshape(n, -1, times)
+    full = jnp.stack([saturation(paths[:, i], basis.weights) for i in range(paths.shape[1])])
+    return AblationPath(
+        masks=paths[:, 0],
+        times=resolve_times(times),
+        scores=of_branches[:, 0],
+        score=total(kind, of_branches),
+        saturation=full.min(0),
+        iterations=iterations,
+        status=jnp.where(fine.all(1), status, Status.NON_FINITE),
+        dominant=top[:, 1 : times + 1],
+        end_scores=values[:, jnp.array([0, times + 1])],
+        end_dominant=top[:, jnp.array([0, times + 1])],
+        contrast=of_branches[:, 1] if of_branches.shape[1] > 1 else None,
+        dissipating=paths[:, 1] if paths.shape[1] > 1 else None,
+        basis=basis,
+        kind=kind,
+    )

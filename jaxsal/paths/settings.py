@@ -1,0 +1,94 @@
+"""Numbers that steer the optimisation of a path, and the presets that name good sets of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+
+from jaxsal import _checks
+from jaxsal._checks import choice, message
+from jaxsal._types import Array, Float
+from jaxsal.paths.projection import not_negative
+
+Schedule: TypeAlias = float | int | Float[Array, ""] | Callable[[Any], Any]
+"""A number, or one for each iteration: a function of its index, such as ``optax.linear_schedule``. A number given as an
+array is an argument of the compiled program: another one compiles nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a preset decides. Numbers in the names of ``ablation_path``'s options, which override them.
+
+    Attributes:
+      step: largest change of a mask value in one step (of the whole path together).
+      normalize: whether steps are scaled to that; otherwise they are ``step`` times what the optimizer says.
+      zero_mass: whether steps leave the mass of every mask as it is.
+      blur_sigma: of the masks, after each step; in pixels of the image.
+      gradient_sigma: of the gradient; in pixels of the image.
+      saturation: strength ζ of the push towards 0 and 1 in each iteration.
+      saturate_first: push before the masks are blurred, not after.
+      pinch: strength ζ of the pull between the two paths of "straddle".
+      saturation_goal: saturation at which an image is done.
+      min_iterations: before which it is not.
+      num_iterations: after which it is, in any case.
+    """
+
+    step: Schedule = 1.0
+    normalize: bool = True
+    zero_mass: bool = True
+    blur_sigma: Schedule = 7.0
+    gradient_sigma: Schedule = 0.0
+    saturation: Schedule = 0.8
+    saturate_first: bool = False
+    pinch: Schedule = 0.1
+    saturation_goal: float = 0.8
+    min_iterations: int = 6
+    num_iterations: int = 100
+
+
+PRESETS = {
+    # To be judged on annotated images: benchmarks/ablation_paths.py. Less saturation and more blur than the thesis has
+    # point better, and 20 to 30 steps are as good as 100.
+    "default": Settings(blur_sigma=14.0, saturation=0.0, num_iterations=30),
+    "thesis": Settings(),
+}
+"""``thesis`` is Algorithm 2 with the settings of Tables 2.2 and 2.3."""
+
+_SCHEDULED = ("step", "blur_sigma", "gradient_sigma", "saturation", "pinch")
+
+
+def settle_settings(preset: str, given: dict[str, Any]) -> Settings:
+    """A preset with what was given in place of its own.
+
+    Raises:
+      ValueError: unknown preset, a negative number, a goal that is no saturation, more iterations at least than
+        at most.
+    """
+    choice("preset", preset, PRESETS)
+    chosen = dataclasses.replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
+    for name in _SCHEDULED:
+        value = getattr(chosen, name)
+        if not callable(value):
+            not_negative(name, value)
+    if not 0 <= chosen.saturation_goal <= 1:
+        raise ValueError(message("saturation_goal", chosen.saturation_goal, "a saturation in [0, 1]"))
+    _checks.positive("min_iterations", chosen.min_iterations)
+    if given.get("min_iterations") is None:
+        return dataclasses.replace(chosen, min_iterations=min(chosen.min_iterations, chosen.num_iterations))
+    if chosen.min_iterations > chosen.num_iterations:
+        got = f"{chosen.min_iterations} with num_iterations {chosen.num_iterations}"
+        raise ValueError(message("min_iterations", got, "at most num_iterations"))
+    return chosen
+
+
+def at(schedule: Schedule, iteration: Any) -> Any:
+    """The number of a schedule at an iteration."""
+    return jnp.asarray(schedule(iteration) if callable(schedule) else schedule, jnp.float32)
+
+
+def is_zero(schedule: Schedule) -> bool:
+    """Whether it is known beforehand to be 0 always."""
+    return isinstance(schedule, int | float) and schedule == 0
