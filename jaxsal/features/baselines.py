@@ -18,6 +18,7 @@ from jaxsal._checks import message
 from jaxsal._dct import gaussian_blur
 from jaxsal._method import method, settle
 from jaxsal._types import Array, Bool, Classifier, Float, Images, Key, Scores, TargetLike
+from jaxsal.features._pytree import register
 from jaxsal.features.basis import against
 
 
@@ -116,7 +117,7 @@ def blurred(x: Images, sigma: Float[Array, "..."] | float | int) -> Images:
     return gaussian_blur(x, sigma)
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclasses.dataclass(frozen=True)
 class BlurSearch:
     """Blurred baselines and how they were found.

@@ -11,7 +11,6 @@ Many masks an image: ``basis.take(index)`` is the basis of the images ``index[b]
 from __future__ import annotations
 
 import abc
-import dataclasses
 import math
 from typing import Any, TypeVar
 
@@ -23,13 +22,12 @@ from jaxsal._checks import message, readable
 from jaxsal._types import Array, Bool, Float, Heatmaps, Images, Masks, Scores
 
 B = TypeVar("B", bound="FeatureBasis")
-C = TypeVar("C", bound=type)
 
 
 class FeatureBasis(abc.ABC):
     """Features of n images: masks ``float[n *mask_shape]`` in [0, 1] to images ``float[n h w c]``.
 
-    To make one: inherit, be a pytree (``basis.register``) whose every array has the images along its first axis, and
+    To make one: inherit, be a pytree (``_pytree.register``) whose every array has the images along its first axis, and
     say ``mask_shape``, ``num_images``, ``__call__`` and ``heatmap``; the rest has defaults.
 
     ``basis(0)`` is the target image and ``basis(1)`` the ablated one. Image and heatmap are affine in the mask, but for
@@ -136,36 +134,3 @@ def against(x: Any, baseline: Any) -> jax.Array:
     except ValueError:
         expected = f"a number or something that broadcasts to {x.shape}"
         raise ValueError(message("baseline", f"shape {value.shape}", expected)) from None
-
-
-def register(cls: C) -> C:
-    """Make a pytree of a dataclass whose ``__init__`` checks and prepares its arguments.
-
-    Fields with ``metadata={"static": True}`` are structure, the others are arrays. Unlike
-    ``jax.tree_util.register_dataclass``, putting the pytree together again does not call ``__init__``, which
-    transformations do with objects that are no arrays.
-    """
-    fields = dataclasses.fields(cls)
-    data = tuple(f.name for f in fields if not f.metadata.get("static"))
-    meta = tuple(f.name for f in fields if f.metadata.get("static"))
-
-    def flatten(basis: Any) -> tuple[Any, Any]:
-        return tuple(getattr(basis, name) for name in data), tuple(getattr(basis, name) for name in meta)
-
-    def flatten_with_keys(basis: Any) -> tuple[Any, Any]:
-        leaves, static = flatten(basis)
-        return tuple((jax.tree_util.GetAttrKey(name), leaf) for name, leaf in zip(data, leaves)), static
-
-    def unflatten(static: Any, leaves: Any) -> Any:
-        basis: Any = object.__new__(cls)
-        fill(basis, **dict(zip(data, leaves)), **dict(zip(meta, static)))
-        return basis
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
-    return cls
-
-
-def fill(basis: Any, **fields: Any) -> None:
-    """Set the fields of a frozen dataclass, from within its ``__init__``."""
-    for name, value in fields.items():
-        object.__setattr__(basis, name, value)

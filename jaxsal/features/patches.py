@@ -10,7 +10,8 @@ import numpy as np
 from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._types import Array, Float, Heatmaps, Images, Masks
-from jaxsal.features.basis import FeatureBasis, against, check_mask, fill, register
+from jaxsal.features._pytree import fill, register
+from jaxsal.features.basis import FeatureBasis, against, check_mask
 from jaxsal.features.pixels import blend
 from jaxsal.features.segments import own_means
 

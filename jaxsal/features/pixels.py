@@ -12,7 +12,8 @@ from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._resize import resize
 from jaxsal._types import Array, Float, Heatmaps, Images, Masks
-from jaxsal.features.basis import FeatureBasis, against, check_mask, fill, register
+from jaxsal.features._pytree import fill, register
+from jaxsal.features.basis import FeatureBasis, against, check_mask
 
 
 @register

@@ -12,7 +12,8 @@ from jaxsal._checks import message
 from jaxsal._dct import gaussian_blur
 from jaxsal._resize import resize
 from jaxsal._types import Array, Float, Heatmaps, Images, Masks
-from jaxsal.features.basis import FeatureBasis, check_mask, fill, register
+from jaxsal.features._pytree import fill, register
+from jaxsal.features.basis import FeatureBasis, check_mask
 from jaxsal.features.pixels import mask_resolution
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from jaxsal import _checks
 from jaxsal._checks import message, readable
 from jaxsal._types import Array, Bool, Float, Heatmaps, Images, Int, Masks
-from jaxsal.features.basis import FeatureBasis, against, check_mask, fill, register
+from jaxsal.features._pytree import fill, register
+from jaxsal.features.basis import FeatureBasis, against, check_mask
 from jaxsal.features.pixels import blend
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxsal import _checks
 from jaxsal._checks import message, readable
 from jaxsal._types import Array, Float, Images
-from jaxsal.features.basis import register
+from jaxsal.features._pytree import register
 from jaxsal.features.segments import Segments
 
 METHODS = ("slic", "quickshift")

@@ -67,7 +67,7 @@ def evaluate(
     score: Any,
     basis: FeatureBasis,
     ablated: Callable[[Any, Any], Any],
-    num_samples: int,
+    samples: Any,
     batch_size: int | None,
 ) -> Any:
     """Scores of the images under masks that are made where they are needed.
@@ -77,17 +77,18 @@ def evaluate(
       score: target with its classes settled.
       basis: features of the n images.
       ablated: from (image index ``[b]``, sample index ``[b]``) to masks ``[b *mask_shape]``.
-      num_samples: masks an image.
+      samples: the sample indices, ``int[m]``.
       batch_size: masked images in flight; None for all.
 
     Returns:
-      ``float32[n num_samples]``; but for these numbers, memory does not grow with the samples.
+      ``float32[n m]``; but for these numbers, memory does not grow with the samples.
     """
 
-    def one(image: Any, sample: Any) -> Any:
-        return score.take(image)(f(basis.take(image)(ablated(image, sample)))).astype(jnp.float32)
+    def one(image: Any, position: Any) -> Any:
+        mask = ablated(image, samples[position])
+        return score.take(image)(f(basis.take(image)(mask))).astype(jnp.float32)
 
-    return _chunks.collect(one, basis.num_images, num_samples, batch_size)
+    return _chunks.collect(one, basis.num_images, len(samples), batch_size)
 
 
 def answer(basis: FeatureBasis, values: Any, x: Any) -> Any:

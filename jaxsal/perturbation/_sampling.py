@@ -11,11 +11,12 @@ import jax.numpy as jnp
 
 from jaxsal._checks import message
 from jaxsal._types import Array, Heatmaps, Int
+from jaxsal.features._pytree import register
 
 ROUNDS = 16  # how often the error is looked at when there is a tolerance
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """What a sampling method estimated.
@@ -63,10 +64,10 @@ def fold(fn: Callable[[Any, Any], Any], num_samples: int, batch_size: int | None
 def sampled(
     scores_of: Callable[[Any], Any],
     fit: Callable[[Any, Any], tuple[Any, Any]],
-    num_images: int,
+    valid: Any,
     num_samples: int,
     tolerance: float | None,
-    least: int,
+    least: Any,
     group: int = 1,
 ) -> tuple[Any, Any, Any]:
     """Evaluate samples and fit values to them: all of them, or as many as the tolerance asks for.
@@ -77,11 +78,11 @@ def sampled(
     Args:
       scores_of: from sample indices ``[m]`` to scores ``float32[n m ...]``.
       fit: from scores ``[n m ...]`` and how many of them count ``[n]`` to values and standard errors ``[n features]``.
-      num_images: n.
+      valid: which features are there, ``bool[n features]``: the others have no say in when to stop.
       num_samples: at most so many samples.
       tolerance: stop where the largest standard error is below this part of the range of the values; None to take
         all samples.
-      least: samples below which the error is not trusted.
+      least: samples below which the error is not trusted, one number or ``[n]``.
       group: samples that belong together.
 
     Returns:
@@ -90,6 +91,7 @@ def sampled(
     Raises:
       ValueError: a tolerance that is not positive.
     """
+    num_images = len(valid)
     if tolerance is None:
         count = jnp.full((num_images,), num_samples)
         return *fit(scores_of(jnp.arange(num_samples)), count), count
@@ -108,7 +110,8 @@ def sampled(
         scores = jax.lax.dynamic_update_slice_in_dim(scores, more, step * size, 1)
         count = jnp.where(active, jnp.minimum((step + 1) * size, num_samples), count)
         values, error = fit(scores, count)
-        close = error.max(-1) <= tolerance * (values.max(-1) - values.min(-1))
+        spread = values.max(-1, where=valid, initial=-jnp.inf) - values.min(-1, where=valid, initial=jnp.inf)
+        close = error.max(-1, where=valid, initial=0) <= tolerance * spread
         return step + 1, scores, count, active & ~(close & (count >= least))
 
     shape = jax.eval_shape(scores_of, jnp.arange(size)).shape

@@ -44,7 +44,7 @@ def kernel_shap(
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits.
       basis: features; or a function ``(f, x, target)`` that makes them; None for a grid of 8 × 8 patches.
-      num_samples: coalitions, at most; even, and at least twice as many as features.
+      num_samples: coalitions, at most; even, and at least twice as many as features (F is ``basis.num_features``).
       baseline: what stands where a feature is not there: a number, images that broadcast to ``x``, or a function
         ``(f, x, target)``; None is the feature's own mean colour.
       key: randomness; ``jax.random.key(0)`` by default.
@@ -82,7 +82,7 @@ def kernel_shap(
         return 1 - coalitions(image, sample)[1].reshape(-1, *features.mask_shape)
 
     def scores_of(samples: Any) -> Any:
-        return evaluate(f, score, features, ablated, len(samples), batch_size) - empty[:, None]
+        return evaluate(f, score, features, ablated, samples, batch_size) - empty[:, None]
 
     def design(sample: Any) -> tuple[Any, Any]:
         images = jnp.arange(len(valid))
@@ -101,7 +101,7 @@ def kernel_shap(
 
     if every:
         num_samples, tolerance = max(2**size - 2, 1), None
-    values, error, count = sampled(scores_of, fit, x.shape[0], num_samples, tolerance, least=4 * size, group=2)
+    values, error, count = sampled(scores_of, fit, valid, num_samples, tolerance, least=4 * number, group=2)
     if not return_error:
         return answer(features, values, x)
     return Estimate(answer(features, values, x), answer(features, error, x), count)

@@ -91,7 +91,7 @@ def lime(
 
     def scores_of(samples: Any) -> Any:
         ablated = lambda _, s: 1 - there(s).reshape(-1, *features.mask_shape)  # noqa: E731
-        return evaluate(f, score, features, ablated, len(samples), batch_size) - whole
+        return evaluate(f, score, features, ablated, samples, batch_size) - whole
 
     def fit(scores: Any, count: Any) -> tuple[Any, Any]:
         # Columns of features that are not there are empty: any positive penalty makes their coefficients 0.
@@ -100,8 +100,8 @@ def lime(
         beta, error = least_squares(design, scores, count, penalty, number[:, 0] + 1, batch_size, with_error)
         return beta[:, :-1], error[:, :-1]
 
-    least = 2 * (features.num_features + 1)
-    values, error, count = sampled(scores_of, fit, x.shape[0], num_samples, tolerance, least)
+    least = 2 * (number[:, 0] + 1)
+    values, error, count = sampled(scores_of, fit, valid, num_samples, tolerance, least)
     if not return_error:
         return answer(features, values, x)
     return Estimate(answer(features, values, x), answer(features, error, x), count)

@@ -74,7 +74,7 @@ def occlusion(
         row, column = rows[sample // len(columns)], columns[sample % len(columns)]
         return row[:, :, None] * column[:, None, :]
 
-    scores = evaluate(f, score, pixels, ablated, len(rows) * len(columns), batch_size)
+    scores = evaluate(f, score, pixels, ablated, jnp.arange(len(rows) * len(columns)), batch_size)
     drops = (score(logits).astype(jnp.float32)[:, None] - scores).reshape(-1, len(rows), len(columns))
     # Windows are products of intervals, so the sum over those on a pixel is two small matrix products.
     total = jnp.einsum("rh,nrc,cw->nhw", rows, drops, columns, precision="highest")
@@ -89,7 +89,7 @@ def _features(f: Any, x: Any, target: Any, basis: BasisLike, baseline: Any, batc
     def ablated(_: Any, sample: Any) -> Any:
         return jax.nn.one_hot(sample, features.num_features).reshape(-1, *features.mask_shape)
 
-    scores = evaluate(f, score, features, ablated, features.num_features, batch_size)
+    scores = evaluate(f, score, features, ablated, jnp.arange(features.num_features), batch_size)
     return answer(features, flat(score(logits).astype(jnp.float32)[:, None] - scores), x)
 
 

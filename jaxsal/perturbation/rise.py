@@ -12,7 +12,7 @@ from jaxsal._checks import message
 from jaxsal._method import method, settle
 from jaxsal._types import Classifier, Heatmaps, Images, Key, TargetLike
 from jaxsal.features import Pixels
-from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, evaluate
+from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, evaluate, flat
 from jaxsal.perturbation._sampling import Estimate, fold, random_keys, sampled
 
 
@@ -80,13 +80,13 @@ def rise(
         return (draw < p).astype(jnp.float32).reshape(-1, *features.mask_shape)
 
     def scores_of(samples: Any) -> Any:
-        return evaluate(f, score, features, lambda _, s: 1 - seen(samples[s]), len(samples), batch_size)
+        return evaluate(f, score, features, lambda _, s: 1 - seen(s), samples, batch_size)
 
     def fit(scores: Any, count: Any) -> tuple[Any, Any]:
         masks = lambda s: seen(s).reshape(len(s), -1)  # noqa: E731
         return conditional_mean(masks, scores, count, batch_size, return_error or tolerance is not None)
 
-    values, error, count = sampled(scores_of, fit, x.shape[0], num_masks, tolerance, least=32)
+    values, error, count = sampled(scores_of, fit, flat(features.valid), num_masks, tolerance, least=32)
     if not return_error:
         return answer(features, values, x)
     return Estimate(answer(features, values, x), answer(features, error, x), count)

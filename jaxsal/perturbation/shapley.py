@@ -79,12 +79,13 @@ def shapley(
     def scores_of(orders: Any) -> Any:
         def ablated(image: Any, sample: Any) -> Any:
             step = sample % (size - 1)
-            late = places(image, orders[sample // (size - 1)]) > step[:, None]
+            late = places(image, sample // (size - 1)) > step[:, None]
             return late.astype(jnp.float32).reshape(-1, *features.mask_shape)
 
         if size == 1:
             return jnp.zeros((x.shape[0], len(orders), 0))
-        scores = evaluate(f, score, features, ablated, len(orders) * (size - 1), batch_size)
+        samples = (orders[:, None] * (size - 1) + jnp.arange(size - 1)).ravel()
+        scores = evaluate(f, score, features, ablated, samples, batch_size)
         return scores.reshape(x.shape[0], len(orders), size - 1)
 
     def gains(scores: Any) -> Any:
@@ -105,7 +106,7 @@ def shapley(
         error = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
         return values, jnp.where(number > 1, error, jnp.inf)
 
-    values, error, count = sampled(scores_of, fit, x.shape[0], num_permutations, tolerance, least=8, group=2)
+    values, error, count = sampled(scores_of, fit, valid, num_permutations, tolerance, least=8, group=2)
     if not return_error:
         return answer(features, values, x)
     return Estimate(answer(features, values, x), answer(features, error, x), count)
