@@ -121,7 +121,8 @@ def integrated_gradients(
 
     sums = _chunks.accumulate(sample, x.shape[0], num_steps, batch_size)
     if calibrate:
-        sums = _calibrated(*sums, score(f(x)) - score(f(start)))
+        slope, product, mean, square = sums
+        sums = _calibrated(slope, product, mean, square, score(f(x)) - score(f(start)))
     return ((x - start) * sums).astype(x.dtype)
 
 
