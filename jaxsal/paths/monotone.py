@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -42,10 +43,12 @@ def monotonize(values: Float[Array, "..."], axis: int = 1, *, how: str = "minmax
     choice("way to monotonize", how, _WAYS)
     if not -jnp.ndim(values) <= axis < jnp.ndim(values):
         raise ValueError(message("axis", axis, f"one of the {jnp.ndim(values)} axes"))
-    values = jnp.asarray(values)
+    return _monotonized(values, axis, how) if jnp.size(values) else jnp.asarray(values)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _monotonized(values: Any, axis: int, how: str) -> Any:
     wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-    if values.size == 0:
-        return values
     return jnp.moveaxis(_WAYS[how](jnp.moveaxis(wide, axis, 0)), 0, axis).astype(values.dtype)
 
 
@@ -116,9 +119,12 @@ def _pool_line(p: Any) -> Any:
         return (low.at[k].set(lo), high.at[k].set(hi), start.at[k].set(begin), k + 1, time + 1), None
 
     zeros, index = jnp.zeros_like(p), jnp.arange(steps)
-    (low, high, start, blocks, _), _ = lax.scan(add, (zeros, zeros, jnp.zeros_like(index), 0, 0), p)
+    # The loop settles which values belong together; only what it then makes of them is differentiated.
+    empty = (zeros, zeros, jnp.zeros_like(index), 0, 0)
+    (_, _, start, blocks, _), _ = lax.scan(add, empty, lax.stop_gradient(p))
     begins = jnp.where(index < blocks, start, steps)
     member = (begins <= index[:, None]).sum(1) - 1
+    low, high = (of(p, member, steps) for of in (jax.ops.segment_min, jax.ops.segment_max))
     return ((low + high) / 2)[member]
 
 

@@ -247,7 +247,7 @@ def ablated(turn: Turns, time: Any) -> Any:
     return jnp.where(time >= 1, 1, part)  # the last turn may end a rounding later
 
 
-def updates(masks: PathMasks) -> PathMasks:
+def updates(masks: PathMasks) -> Float[Array, "n s *mask"]:
     """The path's ψ representation: what is ablated from one time to the next, as a rate; both ends included.
 
     ψ_i = (φ_{i+1} − φ_i)(t + 1), i = 0 … t, for masks at times i/(t + 1). Not negative, its mean over time is 1
@@ -257,7 +257,7 @@ def updates(masks: PathMasks) -> PathMasks:
       masks: ``float[n t *mask]``.
 
     Returns:
-      ψ, ``float[n t+1 *mask]``.
+      ψ, ``float[n s *mask]``, s = t + 1.
 
     References:
       Ablation-paths thesis, Definition 3 and Eq. 2.11.

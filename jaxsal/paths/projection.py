@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,7 +17,9 @@ from jaxsal.paths.path import PathMasks, Weights, axiom_violation, mass, path_ma
 Number = Float[Array, ""] | float | int
 
 
-def constant_speed(masks: PathMasks, *, times: Float[Array, " t"] | None = None, weights: Weights = None) -> PathMasks:
+def constant_speed(
+    masks: PathMasks, *, times: Float[Array, " s"] | None = None, weights: Weights = None
+) -> Float[Array, "n s *mask"]:
     """The ablation path that runs through the masks of a monotone path: the mass at time t is t.
 
     At each time, the two neighbours whose masses enclose it are interpolated linearly (the ends 0 and 1 are neighbours
@@ -49,6 +52,7 @@ def constant_speed(masks: PathMasks, *, times: Float[Array, " t"] | None = None,
     return _reparametrized(masks, times, weights)
 
 
+@jax.jit
 def _reparametrized(masks: Any, times: Any, weights: Any) -> Any:
     whole = with_ends(masks.astype(jnp.promote_types(masks.dtype, jnp.float32)))
     inner = mass(whole[:, 1:-1], weights)
@@ -66,10 +70,10 @@ def _reparametrized(masks: Any, times: Any, weights: Any) -> Any:
 def project(
     masks: PathMasks,
     *,
-    times: Float[Array, " t"] | None = None,
+    times: Float[Array, " s"] | None = None,
     weights: Weights = None,
     monotone: str = "minmax",
-) -> PathMasks:
+) -> Float[Array, "n s *mask"]:
     """Make an ablation path of any masks: monotone in time, in [0, 1], of constant speed.
 
     Args:
@@ -118,7 +122,7 @@ def saturate(masks: Float[Array, "..."], strength: Number) -> Float[Array, "..."
     return (jnp.where(some, jnp.tanh(around * safe) / jnp.tanh(safe), around) + 1) / 2
 
 
-def pinch(retaining: PathMasks, dissipating: PathMasks, strength: Number = 0.1) -> PathMasks:
+def pinch(retaining: PathMasks, dissipating: Float[Array, "..."], strength: Number = 0.1) -> PathMasks:
     """Draw the dissipating path to the retaining one, the more so where they differ little.
 
     φ↓ ← φ↑ + Π(φ↓ − φ↑), Π(δ) = δ (1 − ζ) + δ² ζ: differences of 1 stay.

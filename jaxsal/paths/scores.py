@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxsal import _chunks, targets
 from jaxsal._checks import choice, message
 from jaxsal._method import method, settle
-from jaxsal._types import Classifier, Images, TargetLike
+from jaxsal._types import Array, Classifier, Float, Images, TargetLike
 from jaxsal.features.basis import FeatureBasis
 from jaxsal.paths.path import AblationPath, PathMasks, Status, check_path, resolve_times, saturation, with_ends
 
@@ -159,7 +159,7 @@ def score_gradient(
     *,
     basis: FeatureBasis,
     masks: PathMasks,
-    dissipating: PathMasks | None = None,
+    dissipating: Float[Array, "..."] | None = None,
     score: str = "retaining",
     objective: str = "probability",
     batch_size: int | None = 32,
@@ -223,7 +223,7 @@ def evaluate(
     *,
     basis: FeatureBasis,
     masks: PathMasks,
-    dissipating: PathMasks | None = None,
+    dissipating: Float[Array, "..."] | None = None,
     score: str = "retaining",
     batch_size: int | None = 32,
 ) -> AblationPath:
