@@ -161,6 +161,9 @@ def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any
     def optimise(image: Any, which: Any) -> Any:
         some, part, area = features.take(image), score.take(image), fractions[which]
         weights, valid = flat(some.weights), some.valid
+        # The gradient with respect to the area that features have: by their number alone small ones would be cheaper.
+        share = some.weights * valid.sum(tuple(range(1, valid.ndim)), keepdims=True)
+        scale = jnp.where(valid, 1 / jnp.where(valid, share, 1), 0)
 
         def kept(raw: Any) -> Any:
             if not some.spatial:
@@ -179,7 +182,7 @@ def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any
 
         def step(state: Any, penalty: Any) -> Any:
             raw, velocity = state
-            velocity = 0.9 * velocity + 0.1 * jax.grad(gain)(raw, penalty)
+            velocity = 0.9 * velocity + 0.1 * scale * jax.grad(gain)(raw, penalty)
             return (jnp.clip(raw + ascent.learning_rate * velocity, 0, 1), velocity), None
 
         start = jnp.full((len(image), *some.mask_shape), 0.5)
@@ -190,19 +193,28 @@ def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any
 
 
 def area_penalty(mask: Any, weights: Any, area: Any) -> jax.Array:
-    """Σ_j w_j (m_j − r_j)², r_j the part of feature j that lies within the largest ones of total weight ``area``.
+    """Σ_j w_j (m_j − r_j)², r_j the part of feature j within the largest ones of total weight ``area``.
 
-    With equal weights: the mean of (sort(m) − r)², r being ones as many as the area has, after zeros.
+    With equal weights: the mean of (sort(m) − r)², r being ones as many as the area has, after zeros. Features as large
+    (to 1e-5) have their r averaged: in an even mask, as the optimisation starts with, none is favoured.
 
     Args:
       mask: ``[n features]`` in [0, 1].
       weights: ``[n features]``, summing to 1.
       area: ``[n]``.
     """
-    order = jnp.argsort(jax.lax.stop_gradient(-mask), -1)
-    values, parts = (jnp.take_along_axis(v, order, -1) for v in (mask, weights))
+    rounded = jnp.round(jax.lax.stop_gradient(mask) * 1e5)
+    order = jnp.argsort(-rounded, -1)
+    values, parts, level = (jnp.take_along_axis(v, order, -1) for v in (mask, weights, rounded))
     before = jnp.cumsum(parts, -1) - parts
-    template = jnp.clip((area[:, None] - before) / jnp.where(parts > 0, parts, 1), 0, 1)
+    inside = jnp.clip(area[:, None] - before, 0, parts)
+
+    def per_level(row: Any, level: Any) -> Any:
+        group = jnp.cumsum(jnp.diff(level, prepend=level[:1]) != 0)
+        return jax.ops.segment_sum(row, group, len(row), indices_are_sorted=True)[group]
+
+    share, whole = (jax.vmap(per_level)(v, level) for v in (inside, parts))
+    template = share / jnp.where(whole > 0, whole, 1)
     return (parts * (values - template) ** 2).sum(-1)
 
 
