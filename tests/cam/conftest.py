@@ -82,22 +82,3 @@ def case(request):
     if request.param == "early":
         return read(tiny(), images(), "early")
     return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(scope="session")
-def video_net():
-    """Classifier of videos ``[n t h w 3]`` with a tap ``"maps"`` of ``[n t h w 5]``."""
-    k = jax.random.split(jax.random.key(4), 2)
-    kernel, weights = jax.random.normal(k[0], (3, 3, 3, 3, 5)) / 5, jax.random.normal(k[1], (5, 3))
-
-    def f(x):
-        dims = ("NDHWC", "DHWIO", "NDHWC")
-        y = jax.lax.conv_general_dilated(x, kernel, (1, 2, 2), "SAME", dimension_numbers=dims)
-        return tap(jax.nn.relu(y), "maps").mean((1, 2, 3)) @ weights
-
-    return f
-
-
-@pytest.fixture(scope="session")
-def videos():
-    return jax.random.uniform(jax.random.key(9), (2, 4, 10, 12, 3))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.fft
+import scipy.ndimage
 from nets import images, tiny
 
 import jaxsal as js
@@ -96,12 +97,12 @@ def test_kpca_cam_is_kernel_pca(layer, kernel):
 @pytest.mark.parametrize("size", [3, 7, 12])
 @pytest.mark.parametrize("radius", [1, 2, 4])
 def test_bilateral_filter_against_opencv(size, radius):
-    # OpenCV keeps a table of the value weights for float maps: agreement is limited by its 4096 steps.
+    # Both compute in float32: they differ from a float64 loop, and from each other, by 1e-4 of 255 at most.
     maps = np.random.default_rng(radius).random((2, size, size + 2)).astype(np.float32) * 255
-    for sigmas in [(140.0, 140.0), (30.0, 1.5)]:
+    for sigmas in [(140.0, 140.0), (30.0, 1.5), (5.0, 3.0)]:
         got = bilateral_filter(maps, radius, *sigmas)
         for g, m in zip(got, maps):
-            np.testing.assert_allclose(g, cv2.bilateralFilter(m, 2 * radius, *sigmas), atol=0.05)
+            np.testing.assert_allclose(g, cv2.bilateralFilter(m, 2 * radius, *sigmas), atol=3e-4)
 
 
 @pytest.mark.parametrize("norm", ["ortho", "mixed"])
@@ -123,7 +124,7 @@ def test_signature_is_its_definition(layer, norm):
         low, high = total.min(), total.max()
         scaled = ((total - low) / (high - low) * 255).astype(np.float32)
         want = cv2.bilateralFilter(scaled, 2, 140, 140) / 255 * (high - low) + low
-        np.testing.assert_allclose(got[i], want, atol=1e-3 * (high - low))
+        np.testing.assert_allclose(got[i], want, atol=2e-5 * (high - low))
 
 
 def signs(values):
@@ -148,8 +149,8 @@ def test_signature_and_fem_of_videos():
             for t in range(4):
                 single[t] += scipy.fft.idctn(signs(v[t]), norm="ortho") ** 2 / 5
             strong += v.mean() * (v >= v.mean() + v.std())
-        np.testing.assert_allclose(got[i], whole, atol=2e-3)
-        np.testing.assert_allclose(frames[i], single, atol=2e-3)
+        np.testing.assert_allclose(got[i], whole, atol=2e-5)
+        np.testing.assert_allclose(frames[i], single, atol=2e-5)
         np.testing.assert_allclose(rare[i], strong, rtol=1e-4, atol=1e-6)
     assert js.signature(video, x).shape == (2, 4, 10, 12)
 
@@ -179,6 +180,29 @@ def test_theorem_a1():
     a, b = (v.reshape(draws, -1) for v in pair)
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert cosines.mean() - 2 * cosines.std() / np.sqrt(draws) >= 0.5
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (50, 90)])
+def test_image_signature_is_its_definition(shape):
+    """Reduced to 64 columns with an antialiasing filter, signs of cosines, a Gaussian of .045 columns, enlarged."""
+    x = np.asarray(jax.random.uniform(jax.random.key(0), (2, *shape, 3)))
+    rows, columns = shape if shape[1] <= 64 else (round(shape[0] * 64 / shape[1]), 64)
+    small = np.asarray(jax.image.resize(x, (2, rows, columns, 3), "linear"), np.float64)
+    got = js.image_signature(x, normalize=False)
+    for i in range(2):
+        total = np.zeros((rows, columns))
+        for k in range(3):
+            total += scipy.fft.idctn(signs(small[i, ..., k]), norm="ortho") ** 2 / 3
+        blurred = scipy.ndimage.gaussian_filter(total, 0.045 * columns, mode="reflect", truncate=8)
+        want = cv2.resize(blurred, shape[::-1])
+        np.testing.assert_allclose(got[i], want, atol=1e-3 * want.max())
+
+
+def test_maps_of_signs_have_zero_derivative():
+    f, x = tiny(), images()
+    weight = jax.random.normal(jax.random.key(2), x.shape[:3])
+    for total in (lambda x: (weight * js.signature(f, x)).sum(), lambda x: (weight * js.image_signature(x)).sum()):
+        np.testing.assert_array_equal(jax.grad(total)(x), 0)
 
 
 def test_image_signature_finds_the_odd_patch():

@@ -56,14 +56,17 @@ def test_map(golden, case, name):
 @pytest.mark.parametrize("name", PRINCIPAL)
 @pytest.mark.parametrize("case", CASES)
 def test_principal_component(golden, case, name):
-    """The tool leaves the sign of the singular vector to LAPACK: whichever of the two it got, the map is ours."""
+    """The tool leaves the sign of the singular vector to LAPACK, and shows the positive part of what it gets.
+
+    It got ours everywhere but for eigen_grad_cam on VGG-16, where its map is that of the cells that add *least*.
+    """
     g = golden(case)
     options = {"layer": g.about["layer"], "centered": True, "relu": False, "normalize": False, "size": "layer"}
     raw = np.asarray(PRINCIPAL[name](g.network, g.x, g.target, **options))
     for i in range(g.about["n"]):
         want = g.answers[f"cam__{name}"][i]
         errors = [error(finished(sign * raw[i], want.shape), want) for sign in (1, -1)]
-        assert min(errors) < 2e-3
+        assert errors[(case, name) == ("vgg16_64", "eigen_grad_cam")] < 2e-3
 
 
 def finished(values, shape):
