@@ -74,11 +74,9 @@ def test_tolerance():
 def test_superpixels_by_default():
     pytest.importorskip("skimage")
     x = jnp.repeat(jnp.repeat(images(2, 6), 4, 1), 4, 2)
-    got = lime(tiny(), x, 1, num_samples=300)
-    same = lime(tiny(), x, 1, num_samples=300, basis=Superpixels(x))
+    got = lime(tiny(), x, 1, num_samples=100)
+    same = lime(tiny(), x, 1, num_samples=100, basis=Superpixels(x))
     np.testing.assert_allclose(got, same, atol=2e-5)
-    grey = lime(tiny(), x, 1, num_samples=300, baseline=0.5)
-    assert np.abs(np.asarray(grey - got)).max() > 1e-3
 
 
 def test_patches_without_scikit_image(monkeypatch):
