@@ -75,9 +75,14 @@ class Problem:
 
 
 def start(problem: Problem, paths: Any) -> State:
-    """The state before the first iteration."""
+    """The state before the first iteration; where all that can be ablated changes nothing, there will be none."""
     memory = () if problem.optimizer is None else jax.vmap(problem.optimizer.init)(paths)
-    status = jnp.full(paths.shape[0], RUNNING)
+    image, ablated = (problem.basis(jnp.full_like(paths[:, 0, 0], end)) for end in (0, 1))
+    inner = tuple(range(1, image.ndim))
+    # A blurred plain image differs by rounding, which scaled up would look like a gradient.
+    rounding = max(1e-4, 2 * float(jnp.finfo(image.dtype).eps))
+    same = jnp.abs(ablated - image).max(inner) <= rounding * jnp.abs(image).max(inner)
+    status = jnp.where(same, Status.NO_GRADIENT, RUNNING)
     return State(paths, memory, status, jnp.zeros_like(status))
 
 

@@ -119,7 +119,7 @@ def ablation_path(
         "gradient_sigma": gradient_sigma, "saturation": saturation, "saturate_first": saturate_first, "pinch": pinch,
         "saturation_goal": saturation_goal, "min_iterations": min_iterations, "num_iterations": num_iterations,
     }  # fmt: skip
-    settings = settle_settings(preset, given)
+    settings = settle_settings(preset, given, math.sqrt(math.prod(x.shape[1:3])))
     if not callable(disturbance):
         not_negative("disturbance", disturbance)
     if key is None and (collapse or baselines is not None or not is_zero(disturbance)):

@@ -37,7 +37,7 @@ class Status(enum.IntEnum):
 _REASONS = {
     Status.SATURATED: "saturated after {iterations} iterations",
     Status.ITERATION_LIMIT: "stopped at the limit of {iterations} iterations, saturation {saturation:.2f}",
-    Status.NO_GRADIENT: "stopped at the start: the score does not depend on the masks (is the baseline the image?)",
+    Status.NO_GRADIENT: "not optimised: the score does not depend on the masks (is the baseline the image?)",
     Status.NON_FINITE: "stopped after {iterations} iterations: the classifier gave NaN or infinite values",
     Status.GIVEN: "masks as given, not optimised",
 }

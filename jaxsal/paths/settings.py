@@ -26,7 +26,7 @@ class Settings:
       step: largest change of a mask value in one step (of the whole path together).
       normalize: whether steps are scaled to that; otherwise they are ``step`` times what the optimizer says.
       zero_mass: whether steps leave the mass of every mask as it is.
-      blur_sigma: of the masks, after each step; in pixels of the image.
+      blur_sigma: of the masks, after each step; in pixels of the image. None for 1/16 of the image's side.
       gradient_sigma: of the gradient; in pixels of the image.
       saturation: strength ζ of the push towards 0 and 1 in each iteration.
       saturate_first: push before the masks are blurred, not after.
@@ -39,7 +39,7 @@ class Settings:
     step: Schedule = 1.0
     normalize: bool = True
     zero_mass: bool = True
-    blur_sigma: Schedule = 7.0
+    blur_sigma: Schedule | None = 7.0
     gradient_sigma: Schedule = 0.0
     saturation: Schedule = 0.8
     saturate_first: bool = False
@@ -52,7 +52,7 @@ class Settings:
 PRESETS = {
     # To be judged on annotated images: benchmarks/ablation_paths.py. Less saturation and more blur than the thesis has
     # point better, and 20 to 30 steps are as good as 100.
-    "default": Settings(blur_sigma=14.0, saturation=0.0, num_iterations=30),
+    "default": Settings(blur_sigma=None, saturation=0.0, num_iterations=30),
     "thesis": Settings(),
 }
 """``thesis`` is Algorithm 2 with the settings of Tables 2.2 and 2.3."""
@@ -60,8 +60,8 @@ PRESETS = {
 _SCHEDULED = ("step", "blur_sigma", "gradient_sigma", "saturation", "pinch")
 
 
-def settle_settings(preset: str, given: dict[str, Any]) -> Settings:
-    """A preset with what was given in place of its own.
+def settle_settings(preset: str, given: dict[str, Any], side: float) -> Settings:
+    """A preset with what was given in place of its own, for images with sides of so many pixels.
 
     Raises:
       ValueError: unknown preset, a negative number, a goal that is no saturation, more iterations at least than
@@ -69,6 +69,8 @@ def settle_settings(preset: str, given: dict[str, Any]) -> Settings:
     """
     choice("preset", preset, PRESETS)
     chosen = dataclasses.replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
+    if chosen.blur_sigma is None:
+        chosen = dataclasses.replace(chosen, blur_sigma=side / 16)
     for name in _SCHEDULED:
         value = getattr(chosen, name)
         if not callable(value):
