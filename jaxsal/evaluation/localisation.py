@@ -16,7 +16,7 @@ import numpy as np
 from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._resize import resize
-from jaxsal._types import Array, Bool, Float, Heatmaps, Int, Labels, Scores, Shaped
+from jaxsal._types import Array, Bool, Float, Heatmaps, Int, Scores, Shaped
 
 Regions = Shaped[Array, "..."] | Sequence[Any]
 
@@ -24,7 +24,7 @@ Regions = Shaped[Array, "..."] | Sequence[Any]
 def pointing_game(
     heatmaps: Heatmaps,
     boxes_or_masks: Regions,
-    tolerance: float = 15,
+    tolerance: float | int = 15,
     *,
     size: tuple[int, int] | None = None,
 ) -> Bool[Array, " n"]:
@@ -100,7 +100,9 @@ class ClassMeans(NamedTuple):
     all: Float[Array, ""]
 
 
-def class_means(hits: Bool[Array, " n"] | Float[Array, " n"], classes: Labels, num_classes: int) -> ClassMeans:
+def class_means(
+    hits: Bool[Array, " n"] | Float[Array, " n"], classes: Int[Array, "..."], num_classes: int
+) -> ClassMeans:
     """Means of hits (or of any numbers) for each class, and over classes.
 
     Args:

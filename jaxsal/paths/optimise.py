@@ -44,7 +44,7 @@ def ablation_path(
     saturation: Schedule | None = None,
     saturate_first: bool | None = None,
     pinch: Schedule | None = None,
-    saturation_goal: float | None = None,
+    saturation_goal: float | int | None = None,
     min_iterations: int | None = None,
     num_iterations: int | None = None,
     monotone: str = "minmax",
