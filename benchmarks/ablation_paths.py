@@ -120,6 +120,27 @@ def path_method(f: object, options: argparse.Namespace, sigma: float, saturation
     return run
 
 
+def others(f: object, options: argparse.Namespace) -> dict[str, Callable]:
+    """The methods to compare with, as functions of images and classes."""
+    flight = {"batch_size": options.batch_size}
+    found: dict[str, Callable] = {
+        "grad_cam": lambda x, t: js.grad_cam(f, x, t),
+        "grad_cam_pp": lambda x, t: js.grad_cam_pp(f, x, t),
+    }
+    if options.rise:
+        probability = js.targets.probability
+        found[f"rise, {options.rise} masks"] = lambda x, t: js.rise(
+            f, x, probability(t), num_masks=options.rise, **flight
+        )
+    if options.extremal:
+        # As far as 800 steps of 0.01 go, in fewer and longer ones; the area's weight grows as fast.
+        factor = 800 / options.extremal
+        found[f"extremal_perturbation, {options.extremal} steps"] = lambda x, t: js.extremal_perturbation(
+            f, x, t, num_steps=options.extremal, learning_rate=0.01 * factor, growth=1.0035**factor, **flight
+        )
+    return found
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with weights and imagenet_val")
@@ -136,6 +157,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--masks", type=int, default=14)
     parser.add_argument("--mask-size", type=int, default=64)
     parser.add_argument("--baseline-sigma", type=float, help="of the blurred baseline; else the rule of the thesis")
+    parser.add_argument("--rise", type=int, default=0, help="masks of RISE; 0 to leave it out (the paper: 4000)")
+    parser.add_argument("--extremal", type=int, default=0, help="steps of extremal perturbation (the paper: 800)")
+    parser.add_argument("--no-path", action="store_true", help="the methods to compare with alone")
     parser.add_argument("--auc-steps", type=int, default=20, help="of insertion and deletion; 0 for neither")
     parser.add_argument("--batch", type=int, default=8, help="images together")
     parser.add_argument("--batch-size", type=int, default=32, help="classifier evaluations in flight")
@@ -164,10 +188,10 @@ def main() -> int:
     rows_, columns = (np.abs(np.arange(side) - (side - 1) / 2) for side in judge.x.shape[1:3])
     centre = np.broadcast_to(-(rows_[:, None] + columns), judge.x.shape[:3])
     report("centre of the image", np.asarray(centre, np.float32), 0.0)
-    for name, method in (("grad_cam", js.grad_cam), ("grad_cam_pp", js.grad_cam_pp)):
-        found, seconds = judge.collect(lambda x, labels, m=method: {"map": m(f, x, labels)})
+    for name, method in others(f, options).items():
+        found, seconds = judge.collect(lambda x, labels, m=method: {"map": m(x, labels)})
         report(name, found["map"], seconds)
-    for sigma, saturation in itertools.product(options.blur_sigma, options.saturation):
+    for sigma, saturation in () if options.no_path else itertools.product(options.blur_sigma, options.saturation):
         found, seconds = judge.collect(path_method(f, options, sigma, saturation))
         more = {name: float(found.pop(name).mean()) for name in ("path_score", "saturation")}
         for name, heatmaps in found.items():

@@ -1,8 +1,10 @@
 """jaxsal: why did the classifier say that? Saliency and attribution for any JAX function."""
 
 from jaxsal import classifiers as classifiers
+from jaxsal import evaluation as evaluation
 from jaxsal import features as features
 from jaxsal import models as models
+from jaxsal import paths as paths
 from jaxsal import targets as targets
 from jaxsal import viz as viz
 from jaxsal.cam import ablation_cam as ablation_cam
@@ -34,6 +36,14 @@ from jaxsal.gradients import integrated_gradients as integrated_gradients
 from jaxsal.gradients import smooth as smooth
 from jaxsal.heatmaps import heatmap as heatmap
 from jaxsal.methods import METHODS as METHODS
+from jaxsal.paths import ablation_path as ablation_path
+from jaxsal.perturbation import extremal_perturbation as extremal_perturbation
+from jaxsal.perturbation import kernel_shap as kernel_shap
+from jaxsal.perturbation import lime as lime
+from jaxsal.perturbation import meaningful_perturbation as meaningful_perturbation
+from jaxsal.perturbation import occlusion as occlusion
+from jaxsal.perturbation import rise as rise
+from jaxsal.perturbation import shapley as shapley
 from jaxsal.propagation import deconvnet as deconvnet
 from jaxsal.propagation import guided_backprop as guided_backprop
 from jaxsal.tracing import Table as Table

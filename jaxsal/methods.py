@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jaxsal import gradients, propagation
+from jaxsal import gradients, perturbation, propagation
 from jaxsal.cam import (
     ablation_cam,
     cam,
@@ -24,6 +24,7 @@ from jaxsal.cam import (
     signature,
     xgrad_cam,
 )
+from jaxsal.paths import ablation_path_heatmap
 
 METHODS: dict[str, Callable[..., Any]] = {
     "gradient": gradients.gradient,
@@ -50,6 +51,14 @@ METHODS: dict[str, Callable[..., Any]] = {
     "eigen_fused": eigen_fused,
     "signature": signature,
     "fem": fem,
+    "occlusion": perturbation.occlusion,
+    "rise": perturbation.rise,
+    "lime": perturbation.lime,
+    "kernel_shap": perturbation.kernel_shap,
+    "shapley": perturbation.shapley,
+    "meaningful_perturbation": perturbation.meaningful_perturbation,
+    "extremal_perturbation": perturbation.extremal_perturbation,
+    "ablation_path": ablation_path_heatmap,
 }
 """Name -> method ``(f, x, target=None, **options)``; every entry runs with no option given."""
 

@@ -3,7 +3,17 @@
 import pytest
 from contracts import Contract, MethodContracts
 
+from jaxsal.features import BlurPyramid, Patches
 from jaxsal.methods import METHODS
+
+
+def patches(f, x, target):
+    return Patches(x, size=4)
+
+
+def pyramid(f, x, target):
+    return BlurPyramid(x, 2.0, 3, (6, 6))
+
 
 AGNOSTIC = ("eigen_cam", "kpca_cam", "eigen_salience", "eigen_fused", "signature", "fem")
 SETTINGS = {
@@ -15,6 +25,19 @@ SETTINGS = {
     "deconvnet": {"differentiable": False},
     "guided_backprop": {"differentiable": False},
     "guided_grad_cam": {"differentiable": False},
+    "occlusion": {"options": {"window": 4}},
+    "rise": {"options": {"num_masks": 12, "cells": 3}},
+    "lime": {"options": {"num_samples": 30, "basis": patches}},
+    "kernel_shap": {"options": {"num_samples": 20, "basis": patches}},
+    "shapley": {"options": {"num_permutations": 2, "basis": patches}},
+    "meaningful_perturbation": {"options": {"num_steps": 2}},
+    # Cells nearly as large change places in the sorted mask with the rounding of their values, and the mask jumps.
+    "extremal_perturbation": {
+        "options": {"num_steps": 2, "areas": (0.1, 0.3), "basis": pyramid},
+        "atol": 3e-4,
+        "differentiable": False,
+    },
+    "ablation_path": {"options": {"baseline": 0.0, "mask_shape": (4, 4), "num_masks": 3, "num_iterations": 2}},
 }
 
 

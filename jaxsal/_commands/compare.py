@@ -16,10 +16,16 @@ from jaxsal import _files
 from jaxsal._commands import classes, inputs, outputs
 from jaxsal._commands.errors import BadInput
 from jaxsal.data import images
+from jaxsal.evaluation import deletion, insertion
 from jaxsal.methods import METHODS, to_heatmap
 
 _SHOWN = 480
 """Longest side of the photograph in the figure, in pixels: more than a panel shows."""
+
+_STEPS = 20
+"""Of the insertion and deletion curves."""
+
+_COLUMNS = ["method", "seconds_with_compilation", "insertion_auc", "deletion_auc", "not_applicable"]
 
 
 def prepare(options: argparse.Namespace) -> Callable[[], None]:
@@ -40,6 +46,7 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
         title = outputs.title(f, chances, target)
         print(f"{photo.path}: {f.name}, {title}\n{outputs.predictions(f, chances)}")
         panels: dict[str, np.ndarray | str] = {}
+        scores: dict[str, dict[str, float]] = {}
         rows: list[list[str]] = []
         for index, name in enumerate(names, start=1):
             outputs.progress(f"{name} ({index} of {len(names)})")
@@ -48,18 +55,24 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
                 answer = jax.block_until_ready(METHODS[name](f, photo.image, target, **extra[name]))
             except ValueError as error:  # a method that has no meaning for this classifier, such as CAM without a pool
                 panels[name] = f"not for this classifier: {str(error).split('. ')[0]}"
-                rows.append([name, "", str(error)])
+                rows.append([name, "", "", "", str(error)])
                 continue
-            panels[name] = np.asarray(to_heatmap(name, answer)[0])
-            rows.append([name, f"{time.perf_counter() - start:.3f}", ""])
+            took = time.perf_counter() - start
+            heatmap = to_heatmap(name, answer)
+            panels[name] = np.asarray(heatmap[0])
+            scores[name] = {
+                label: float(metric(f, photo.image, heatmap, target, num_steps=_STEPS).auc[0])
+                for label, metric in (("ins", insertion), ("del", deletion))
+            }
+            rows.append([name, f"{took:.3f}", *(f"{score:.4f}" for score in scores[name].values()), ""])
         outputs.progress("")
         if all(isinstance(panel, str) for panel in panels.values()):
-            raise BadInput(f"no method can run on {f.name}: {rows[0][0]}: {rows[0][2]}")
+            raise BadInput(f"no method can run on {f.name}: {rows[0][0]}: {rows[0][-1]}")
         header = f"{Path(photo.path).name}, {f.name}"
-        figure = viz.compare_figure(_shown(photo), panels, title=f"{header}\n{title}", cmap=cmap)
+        figure = viz.compare_figure(_shown(photo), panels, scores=scores, title=f"{header}\n{title}", cmap=cmap)
         outputs.save_figure(figure, folder / f"{photo.name}_compare.png")
         table = io.StringIO()
-        csv.writer(table).writerows([["method", "seconds_with_compilation", "not_applicable"], *rows])
+        csv.writer(table).writerows([_COLUMNS, *rows])
         _files.write(folder / f"{photo.name}_compare.csv", table.getvalue().encode())
         print(f"  {folder / f'{photo.name}_compare.png'} (and .csv)")
 

@@ -26,15 +26,22 @@ class State(NamedTuple):
 
     Attributes:
       paths: ``[n paths t *mask]``.
+      mean: that of the iterations' paths so far, if it is the answer, else None.
       memory: of the optimizer.
       status: a ``Status`` an image, or ``RUNNING``.
       iterations: steps taken.
     """
 
     paths: Any
+    mean: Any
     memory: Any
     status: Any
     iterations: Any
+
+    @property
+    def answer(self) -> Any:
+        """The paths found."""
+        return self.paths if self.mean is None else self.mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +53,6 @@ class Problem:
       basis: of the images.
       score: F, settled.
       kind: which path score.
-      objective: what is climbed.
       settings: the numbers.
       optimizer: an optax transformation that descends, or None.
       monotone: how to monotonize.
@@ -54,7 +60,7 @@ class Problem:
       disturbance: schedule of the noise added to the masks.
       collapse: whether masks are evaluated as random binary ones.
       baselines: images to draw baselines from, or None.
-      key: randomness, or None.
+      key: randomness.
       batch_size: evaluations in flight.
     """
 
@@ -62,7 +68,6 @@ class Problem:
     basis: Any
     score: Any
     kind: str
-    objective: str
     settings: Settings
     optimizer: Any
     monotone: str
@@ -83,7 +88,8 @@ def start(problem: Problem, paths: Any) -> State:
     rounding = max(1e-4, 2 * float(jnp.finfo(image.dtype).eps))
     same = jnp.abs(ablated - image).max(inner) <= rounding * jnp.abs(image).max(inner)
     status = jnp.where(same, Status.NO_GRADIENT, RUNNING)
-    return State(paths, memory, status, jnp.zeros_like(status))
+    mean = paths if problem.settings.average else None
+    return State(paths, mean, memory, status, jnp.zeros_like(status))
 
 
 def by_scan(problem: Problem, state: State) -> State:
@@ -122,15 +128,19 @@ def iterate(problem: Problem, state: State, i: Any) -> State:
     keep = _lanes(goes)
     paths = keep(projected, state.paths)
     memory = jax.tree.map(keep, memory, state.memory)
+    mean = state.mean
+    if mean is not None:
+        taken = state.iterations.reshape(-1, *[1] * (paths.ndim - 1))
+        mean = keep(mean + (projected - mean) / (taken + 1), mean)
     full = jax.vmap(saturation, in_axes=(1, None), out_axes=1)(paths, weights).min(1)
-    count = i + 1
-    status = jnp.where(count >= settings.num_iterations, Status.ITERATION_LIMIT, RUNNING)
-    status = jnp.where(
-        (full >= settings.saturation_goal) & (count >= settings.min_iterations), Status.SATURATED, status
-    )
+    count, goal = i + 1, settings.saturation_goal
+    last = Status.COMPLETED if goal is None else Status.ITERATION_LIMIT
+    status = jnp.where(count >= settings.num_iterations, last, RUNNING)
+    if goal is not None:
+        status = jnp.where((full >= goal) & (count >= settings.min_iterations), Status.SATURATED, status)
     status = jnp.where(flat, Status.NO_GRADIENT, status)
     status = jnp.where(finite, status, Status.NON_FINITE)
-    return State(paths, memory, jnp.where(active, status, state.status), state.iterations + goes)
+    return State(paths, mean, memory, jnp.where(active, status, state.status), state.iterations + goes)
 
 
 def _lanes(which: Any) -> Any:
@@ -148,7 +158,7 @@ def _gradient(problem: Problem, paths: Any, active: Any, i: Any) -> tuple[Any, A
     masks = found.reshape(found.shape[0], -1, *paths.shape[3:])
     signs = jnp.repeat(jnp.asarray(SIGNS[problem.kind]), paths.shape[2])
     got = slopes(
-        problem.f, problem.basis, masks, signs, problem.score, problem.objective, problem.batch_size, active,
+        problem.f, problem.basis, masks, signs, problem.score, problem.settings.objective, problem.batch_size, active,
         _random(problem, masks.shape[1:], i),
     )  # fmt: skip
     gradient = pull(got.slope.reshape(found.shape))[0]
@@ -158,23 +168,31 @@ def _gradient(problem: Problem, paths: Any, active: Any, i: Any) -> tuple[Any, A
 
 def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
     """What is drawn anew for the evaluations of each iteration; all images share the draws (thesis, §2.4.3)."""
-    if not problem.collapse and problem.baselines is None:
+    if not (problem.collapse or problem.settings.jitter or problem.baselines is not None):
         return None
-    threshold_key, baseline_key = jax.random.split(jax.random.fold_in(problem.key, 2 * i))
+    threshold_key, baseline_key, jitter_key = jax.random.split(jax.random.fold_in(problem.key, 2 * i), 3)
+    shifts = jax.random.randint(jitter_key, (*shape[:1], 2), -problem.settings.jitter, problem.settings.jitter + 1)
     thresholds = jax.random.uniform(threshold_key, shape)
     which = None
     if problem.baselines is not None:
         which = jax.random.randint(baseline_key, shape[:1], 0, problem.baselines.shape[0])
 
-    def change(basis: Any, mask: Any, step: Any) -> tuple[Any, Any]:
+    def see(basis: Any, mask: Any, step: Any) -> Any:
         if problem.collapse:
             binary = (thresholds[step] < mask).astype(mask.dtype)
             mask = mask + jax.lax.stop_gradient(binary - mask)
         if which is not None:
             basis = with_baseline(basis, problem.baselines[which[step]])
-        return basis, mask
+        seen = basis(mask)
+        return jax.vmap(shifted)(seen, shifts[step]) if problem.settings.jitter else seen
 
-    return change
+    return see
+
+
+def shifted(image: Any, shift: Any) -> Any:
+    """An image ``[h w c]`` moved by ``shift`` pixels (down, right), its border pixels drawn out to fill the gap."""
+    rows, columns = (jnp.clip(jnp.arange(n) - by, 0, n - 1) for n, by in zip(image.shape[:2], shift))
+    return image[rows[:, None], columns]
 
 
 def with_baseline(basis: Any, images: Any) -> Any:
@@ -231,6 +249,20 @@ def _nudged(problem: Problem, paths: Any, i: Any) -> Any:
 
 
 def _blurred(problem: Problem, masks: Any, sigma: Any, i: Any) -> Any:
+    """Masks ``[n paths t *mask]`` blurred, if they are pictures."""
     if problem.cells is None or is_zero(sigma):
         return masks
-    return gaussian_blur(masks[..., None], at(sigma, i) * problem.cells)[..., 0]
+    width = at(sigma, i) * problem.cells
+    if problem.settings.border == "mirror":
+        return gaussian_blur(masks[..., None], width)[..., 0]
+    # Outside of the image, masks are as they are on average.
+    level = masks.mean((-2, -1), keepdims=True)
+    rows, columns = (_gaussian(n, width) for n in masks.shape[-2:])
+    return level + jnp.einsum("ij,...jk,lk->...il", rows, masks - level, columns, precision="highest")
+
+
+def _gaussian(side: int, sigma: Any) -> jax.Array:
+    """The matrix that convolves a signal, zero outside, with a Gaussian of ``sigma`` cells."""
+    weight = lambda distance: jnp.exp(-0.5 * (distance / jnp.maximum(sigma, 1e-3)) ** 2)  # noqa: E731
+    index = jnp.arange(side, dtype=jnp.float32)
+    return weight(index[:, None] - index) / weight(jnp.arange(-side, side + 1, dtype=jnp.float32)).sum()

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from jaxsal._checks import choice, message
 from jaxsal._method import method, settle
-from jaxsal._types import Array, Classifier, Float, Images, Key, TargetLike
+from jaxsal._types import Array, Classifier, Float, Heatmaps, Images, Key, TargetLike
 from jaxsal.features import baselines as known_baselines
 from jaxsal.features.basis import FeatureBasis
 from jaxsal.features.pixels import Pixels
 from jaxsal.paths import _ascent
 from jaxsal.paths.path import AblationPath, affine
 from jaxsal.paths.projection import not_negative
-from jaxsal.paths.scores import KINDS, check_objective, finished, num_paths, probability
+from jaxsal.paths.scores import KINDS, OF_A_CLASS, check_objective, finished, num_paths, probability
 from jaxsal.paths.settings import Schedule, is_zero, settle_settings
 
 
@@ -33,7 +36,7 @@ def ablation_path(
     mask_shape: tuple[int, int] = (64, 64),
     num_masks: int = 14,
     score: str = "contrastive",
-    objective: str = "probability",
+    objective: str | None = None,
     preset: str = "default",
     step: Schedule | None = None,
     optimizer: optax.GradientTransformation | None = None,
@@ -41,6 +44,9 @@ def ablation_path(
     zero_mass: bool | None = None,
     blur_sigma: Schedule | None = None,
     gradient_sigma: Schedule | None = None,
+    border: str | None = None,
+    jitter: int | None = None,
+    average: bool | None = None,
     saturation: Schedule | None = None,
     saturate_first: bool | None = None,
     pinch: Schedule | None = None,
@@ -76,17 +82,21 @@ def ablation_path(
       num_masks: times, at i/(num_masks + 1).
       score: "retaining", "dissipating", "contrastive" (retaining by φ, dissipating by 1 − φ) or "straddle" (a retaining
         and a dissipating path, drawn together).
-      objective: what is climbed: "probability", "log_probability", "log_odds" or "logit". Scores reported stay
-        probabilities.
+      objective: what is climbed: "probability", "log_probability", "log_odds" or "logit" of a class (scores of your own
+        are climbed as they are). Scores reported stay probabilities.
       preset: "default" or "thesis"; see ``jaxsal.paths.settings.PRESETS``.
       step: largest change of a mask value in a step, over all times of a path together.
       optimizer: an optax transformation that descends, such as ``optax.sgd(1.0, momentum=0.9)``; each image has its
         own. Use one object throughout: each new one compiles anew.
       normalize: scale steps to ``step``; False: steps are ``step`` times the gradient or the optimizer's update.
       zero_mass: steps do not change the mass of a mask.
-      blur_sigma: Gaussian blur of the masks in each iteration, in pixels of the image, mirrored at the borders. For
-        masks that are pictures; others are not blurred by a preset.
+      blur_sigma: Gaussian blur of the masks in each iteration, in pixels of the image. For masks that are pictures;
+        others are not blurred by a preset.
       gradient_sigma: likewise, of the gradient.
+      border: what blurs see outside of the image: "mirror" (as the thesis) or the masks' "mean". Mirrored, a mask that
+        is high at the border is blurred less there than elsewhere, and paths favour the border.
+      jitter: each evaluation sees its image moved by up to so many pixels, at random.
+      average: answer the mean of the paths of all iterations (a path too), not the last.
       saturation: strength of the push of masks towards 0 and 1 in each iteration (Eq. 2.26).
       saturate_first: push before the blur (as the published code), not after (as the thesis).
       pinch: strength of the pull between the paths of "straddle" (Eq. 2.29).
@@ -98,7 +108,7 @@ def ablation_path(
       collapse: evaluate random binary masks with the probabilities φ (§2.4.3B); slopes go straight through.
       baselines: a set of images ``float[m h w c]``, from which each evaluation draws its baseline (§2.4.3C); scores
         reported are against that of the basis.
-      key: randomness, for the last three.
+      key: randomness, for jitter, disturbance, collapse and baselines; ``jax.random.key(0)`` by default.
       loop: "scan" (reverse-differentiable, iterations recomputed) or "while" (ends with the slowest image under
         ``jax.vmap`` too).
       batch_size: classifier evaluations in flight, over images, times and branches; None for all.
@@ -107,7 +117,7 @@ def ablation_path(
       ``AblationPath``: masks, scores, and for each image the saturation, iterations and status.
 
     Raises:
-      ValueError: unknown names, negative numbers, a basis of other images or without pictures to blur, a missing key.
+      ValueError: unknown names, negative numbers, a basis of other images or without pictures to blur.
 
     References:
       Ablation-paths thesis, Algorithm 2 and sections 2.4, 2.5 and 2.8.
@@ -115,17 +125,18 @@ def ablation_path(
     choice("score", score, KINDS)
     choice("loop", loop, _ascent.LOOPS)
     given = {
-        "step": step, "normalize": normalize, "zero_mass": zero_mass, "blur_sigma": blur_sigma,
-        "gradient_sigma": gradient_sigma, "saturation": saturation, "saturate_first": saturate_first, "pinch": pinch,
+        "objective": objective, "step": step, "normalize": normalize, "zero_mass": zero_mass, "blur_sigma": blur_sigma,
+        "gradient_sigma": gradient_sigma, "border": border, "jitter": jitter, "average": average,
+        "saturation": saturation, "saturate_first": saturate_first, "pinch": pinch,
         "saturation_goal": saturation_goal, "min_iterations": min_iterations, "num_iterations": num_iterations,
     }  # fmt: skip
     settings = settle_settings(preset, given, math.sqrt(math.prod(x.shape[1:3])))
     if not callable(disturbance):
         not_negative("disturbance", disturbance)
-    if key is None and (collapse or baselines is not None or not is_zero(disturbance)):
-        raise ValueError(message("key", "None", "jax.random.key(seed): disturbance, collapse and baselines are random"))
     chosen = probability(settle(f, x, target))
-    check_objective(objective, chosen)
+    if objective is None and chosen.kind not in OF_A_CLASS:
+        settings = dataclasses.replace(settings, objective="probability")
+    check_objective(settings.objective, chosen)
     if basis is None:
         baseline = known_baselines.blur if baseline is None else baseline
         basis = Pixels(x, known_baselines.resolve(baseline, f, x, target), mask_shape)
@@ -140,13 +151,13 @@ def ablation_path(
             )
         _ascent.with_baseline(basis, baselines[0])
     problem = _ascent.Problem(
-        f, basis, chosen, score, objective, settings, optimizer, monotone, _cells(basis, x, blur_sigma, gradient_sigma),
-        disturbance, collapse, baselines, key, batch_size,
+        f, basis, chosen, score, settings, optimizer, monotone, _cells(basis, x, blur_sigma, gradient_sigma),
+        disturbance, collapse, baselines, jax.random.key(0) if key is None else key, batch_size,
     )  # fmt: skip
     path = affine((x.shape[0], *basis.mask_shape), num_masks)
     paths = jnp.broadcast_to(path[:, None], (x.shape[0], num_paths(score), *path.shape[1:]))
     state = _ascent.LOOPS[loop](problem, _ascent.start(problem, paths))
-    return finished(f, basis, state.paths, chosen, score, batch_size, state.status, state.iterations)
+    return finished(f, basis, state.answer, chosen, score, batch_size, state.status, state.iterations)
 
 
 def _cells(basis: Any, x: Any, *sigmas: Any) -> float | None:
@@ -159,14 +170,14 @@ def _cells(basis: Any, x: Any, *sigmas: Any) -> float | None:
 
 
 def ablation_path_heatmap(
-    f: Classifier,
-    x: Images,
-    target: TargetLike = None,
+    f: Any,
+    x: Any,
+    target: Any = None,
     *,
     reduction: str = "average",
     windowed: bool = False,
     **options: Any,
-) -> Float[Array, "n h w"]:
+) -> Heatmaps:
     """The optimised ablation path as one heatmap.
 
     Args:
@@ -191,3 +202,13 @@ def ablation_path_heatmap(
     choice("reduction", reduction, REDUCTIONS)
     found = REDUCTIONS[reduction](ablation_path(f, x, target, **options))
     return (window(found) if windowed else found).astype(jnp.asarray(x).dtype)
+
+
+def _with_options_of(outer: Callable[..., Any], inner: Callable[..., Any]) -> inspect.Signature:
+    """The signature of ``outer``, with the keywords of ``inner`` in place of its ``**options``."""
+    own = [p for p in inspect.signature(outer).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    more = [p for p in inspect.signature(inner).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return inspect.Signature([*own, *more])
+
+
+ablation_path_heatmap.__signature__ = _with_options_of(ablation_path_heatmap, ablation_path)  # type: ignore[attr-defined]

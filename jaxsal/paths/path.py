@@ -32,6 +32,7 @@ class Status(enum.IntEnum):
     NO_GRADIENT = 2
     NON_FINITE = 3
     GIVEN = 4
+    COMPLETED = 5
 
 
 _REASONS = {
@@ -40,6 +41,7 @@ _REASONS = {
     Status.NO_GRADIENT: "not optimised: the score does not depend on the masks (is the baseline the image?)",
     Status.NON_FINITE: "stopped after {iterations} iterations: the classifier gave NaN or infinite values",
     Status.GIVEN: "masks as given, not optimised",
+    Status.COMPLETED: "completed its {iterations} iterations, saturation {saturation:.2f}",
 }
 
 
@@ -82,8 +84,8 @@ class AblationPath:
 
     @property
     def converged(self) -> Bool[Array, " n"]:
-        """Whether the path reached the saturation asked for."""
-        return self.status == Status.SATURATED
+        """Whether the path reached the saturation asked for; where none was, whether it took all its iterations."""
+        return (self.status == Status.SATURATED) | (self.status == Status.COMPLETED)
 
     @property
     def recognised(self) -> Bool[Array, " n"]:

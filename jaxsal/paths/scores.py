@@ -34,6 +34,9 @@ OBJECTIVES: dict[str, Callable[[Any, Any, Any], Any]] = {
 }
 """What is climbed for a branch of each sign: the score itself, or something that rises with it."""
 
+OF_A_CLASS = ("logit", "probability", "log_odds")
+"""Kinds of targets that have all objectives; other scores are climbed as they are."""
+
 
 def branches(kind: str, paths: Any) -> Any:
     """The masks ``[n branches t *mask]`` that a score evaluates, of its paths ``[n paths t *mask]``."""
@@ -67,7 +70,7 @@ def _as(kind: str, target: targets.Target) -> targets.Target:
 def check_objective(objective: str, target: targets.Target) -> None:
     """Raise ``ValueError`` for an unknown objective, or one that the target's score has not got."""
     choice("objective", objective, OBJECTIVES)
-    if objective != "probability" and target.kind not in ("logit", "probability", "log_odds"):
+    if objective != "probability" and target.kind not in OF_A_CLASS:
         expected = "a class; scores of your own and contrasts are climbed as they are: objective='probability'"
         raise ValueError(message(f"target of objective {objective!r}", f"a {target.kind} score", expected))
 
@@ -106,7 +109,7 @@ def slopes(
     objective: str,
     batch_size: int | None,
     active: Any,
-    change: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None,
+    see: Callable[[Any, Any, Any], Any] | None = None,
 ) -> Slopes:
     """The objective at masks ``[n s *mask]`` and its derivative by them, for the images that are still ``active[n]``.
 
@@ -121,7 +124,7 @@ def slopes(
       objective: one of ``OBJECTIVES``.
       batch_size: evaluations in flight.
       active: ``bool[n]``; the others get zeros.
-      change: from (basis and masks of a chunk, sample index) to those to evaluate instead.
+      see: from (basis and masks of a chunk, sample index) to the images to evaluate; None for ``basis(masks)``.
     """
     order = jnp.argsort(~active, stable=True)
     reward = OBJECTIVES[objective]
@@ -132,9 +135,8 @@ def slopes(
 
         def rewards(mask: Any) -> tuple[Any, Any]:
             own = basis.take(image)
-            if change is not None:
-                own, mask = change(own, mask, step)
-            values = reward(part, f(own(mask)), sign).astype(jnp.float32)
+            seen = own(mask) if see is None else see(own, mask, step)
+            values = reward(part, f(seen), sign).astype(jnp.float32)
             return values.sum(), values
 
         def evaluate() -> Slopes:

@@ -12,7 +12,15 @@ from jaxsal import targets
 from jaxsal.features import BlurPyramid, Patches, Pixels
 from jaxsal.paths import Status, ablation_path, ablation_path_heatmap, average, contrastive_average
 
-SMALL = {"baseline": 0.0, "mask_shape": (4, 4), "num_masks": 3, "num_iterations": 3, "blur_sigma": 1.0}
+SMALL = {
+    "baseline": 0.0,
+    "mask_shape": (4, 4),
+    "num_masks": 3,
+    "num_iterations": 3,
+    "blur_sigma": 1.0,
+    "preset": "thesis",
+    "saturation": 0.0,
+}
 
 
 def spectral_blur(masks, sigma):
@@ -22,7 +30,23 @@ def spectral_blur(masks, sigma):
     return fft.idctn(spectrum * rows[:, None] * columns, axes=(-2, -1), norm="ortho")
 
 
-def slow_path(f, basis, target, kind, iterations, step=1.0, cells=0.0, zeta=0.0, first=False, zero_mass=True, pull=0.1):
+def faded_blur(masks, sigma):
+    """Convolution with a Gaussian, cell by cell; outside of each mask is its mean."""
+    out, n = np.zeros_like(masks), masks.shape[-1]
+    kernel = np.exp(-0.5 * (np.arange(-n, n + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+    for mask, new in zip(masks, out):
+        wide = np.pad(mask, n, constant_values=mask.mean())
+        for i in range(n):
+            for j in range(n):
+                new[i, j] = kernel @ wide[i : i + 2 * n + 1, j : j + 2 * n + 1] @ kernel
+    return out
+
+
+def slow_path(
+    f, basis, target, kind, iterations, step=1.0, cells=0.0, zeta=0.0, first=False, zero_mass=True, pull=0.1,
+    border="mirror",
+):  # fmt: skip
     """Algorithm 2 for one image, mask by mask."""
 
     def probability(mask):
@@ -44,7 +68,7 @@ def slow_path(f, basis, target, kind, iterations, step=1.0, cells=0.0, zeta=0.0,
             new = path + step * g / np.abs(g).max()
             if first and zeta:
                 new = oracles.saturate(new, zeta)
-            new = spectral_blur(new, cells)
+            new = (spectral_blur if border == "mirror" else faded_blur)(new, cells) if cells else new
             if not first and zeta:
                 new = oracles.saturate(new, zeta)
             moved.append(new)
@@ -58,6 +82,7 @@ def slow_path(f, basis, target, kind, iterations, step=1.0, cells=0.0, zeta=0.0,
 CASES = {
     "retaining": {"kind": "retaining"},
     "blurred": {"kind": "retaining", "cells": 0.7},
+    "not mirrored": {"kind": "retaining", "cells": 0.7, "border": "mean"},
     "contrastive, saturated after": {"kind": "contrastive", "cells": 0.7, "zeta": 0.8},
     "dissipating, saturated before": {"kind": "dissipating", "cells": 0.7, "zeta": 0.8, "first": True, "step": 0.5},
     "mass in the step": {"kind": "retaining", "zero_mass": False},
@@ -72,10 +97,10 @@ def test_algorithm_2(case):
     basis = Pixels(x, 0.1, (4, 4))
     want = slow_path(f, basis, 1, iterations=3, **how)
     got = ablation_path(
-        f, x, 1, basis=basis, num_masks=3, num_iterations=3, score=how["kind"],
+        f, x, 1, basis=basis, preset="thesis", num_masks=3, num_iterations=3, score=how["kind"],
         step=jnp.float32(how.get("step", 1.0)), blur_sigma=jnp.float32(2 * how.get("cells", 0)),
         saturation=jnp.float32(how.get("zeta", 0)), saturate_first=how.get("first", False),
-        zero_mass=how.get("zero_mass", True), pinch=how.get("pull", 0.1),
+        zero_mass=how.get("zero_mass", True), pinch=how.get("pull", 0.1), border=how.get("border", "mirror"),
     )  # fmt: skip
     # Rounding of the gradient is blown up by normalising and by the bends of the projection.
     np.testing.assert_allclose(got.masks[0], want[0], rtol=0, atol=2e-4)
@@ -137,7 +162,7 @@ def test_gradient_through_the_optimisation():
     weight = jax.random.normal(jax.random.key(1), (1, 8, 8))
 
     def total(f, x):
-        path = ablation_path(f, x, 1, **SMALL, saturation=0.3, step=0.05)
+        path = ablation_path(f, x, 1, **{**SMALL, "saturation": 0.3, "step": 0.05})
         return (weight * average(path)).sum()
 
     value, (by_f, by_x) = jax.value_and_grad(total, (0, 1))(f, x)
@@ -233,7 +258,8 @@ def test_optimizers_schedules_and_gradient_blur():
     np.testing.assert_allclose(both.masks[1:], alone.masks, atol=1e-5)
     assert float(jnp.abs(both.masks - plain.masks).max()) > 0.01
     assert float(both.score.min()) > 0.9 * float(plain.score.min())
-    constant = ablation_path(f, x, 1, step=optax.constant_schedule(1.0), saturation=lambda i: 0.0 * i, **base)
+    schedules = {"step": optax.constant_schedule(1.0), "saturation": lambda i: 0.0 * i}
+    constant = ablation_path(f, x, 1, **{**base, **schedules})
     np.testing.assert_allclose(constant.masks, plain.masks, atol=1e-5)
     fading = ablation_path(f, x, 1, step=optax.linear_schedule(1.0, 0.0, 4), **base)
     assert float(jnp.abs(fading.masks - plain.masks).max()) > 0.01
@@ -241,7 +267,13 @@ def test_optimizers_schedules_and_gradient_blur():
 
 def test_blur_of_the_gradient():
     f, x = where(), images(1, 8)
-    one = {**SMALL, "num_iterations": 1, "blur_sigma": 0.0, "step": 0.01}  # so small that nothing is projected
+    one = {
+        **SMALL,
+        "num_iterations": 1,
+        "blur_sigma": 0.0,
+        "step": 0.01,
+        "border": "mirror",
+    }  # so small that nothing is projected
     rough, smooth = (ablation_path(f, x, 1, **one, gradient_sigma=s).masks[0] for s in (0.0, 2.0))
     start = np.arange(1, 4)[:, None, None] / 4
     want = spectral_blur(np.asarray(rough) - start, 1.0)
@@ -254,6 +286,7 @@ def test_stochastic_variants():
     plain = ablation_path(f, x, 1, **SMALL)
     for options in (
         {"disturbance": 0.2},
+        {"jitter": 2},
         {"collapse": True},
         {"baselines": jnp.stack([jnp.zeros((8, 8, 3)), 0.2 * images(1, 8, seed=5)[0]])},
     ):
@@ -266,10 +299,28 @@ def test_stochastic_variants():
         np.testing.assert_allclose(alone.masks, p.masks[:1], atol=1e-5)
         other = ablation_path(f, x, 1, **SMALL, **options, key=jax.random.key(4))
         assert float(jnp.abs(p.masks - other.masks).max()) > 1e-3
-        with pytest.raises(ValueError, match="key"):
-            ablation_path(f, x, 1, **SMALL, **options)
     one = ablation_path(f, x, 1, **SMALL, baselines=jnp.zeros((1, 8, 8, 3)), key=key)  # a set of one is no chance
     np.testing.assert_allclose(one.masks, plain.masks, atol=1e-6)
+
+
+def test_jitter_moves_what_is_seen():
+    """A classifier that does not mind where things are does not mind the jitter."""
+    from jaxsal.paths._ascent import shifted
+
+    image = images(1, 8)[0]
+    moved = np.asarray(shifted(image, jnp.array([2, -1])))
+    np.testing.assert_array_equal(moved[2:, :-1], image[:-2, 1:])
+    np.testing.assert_array_equal(moved[:2, :-1], np.broadcast_to(image[:1, 1:], (2, 7, 3)))
+
+    def colours(x):
+        return jnp.stack([x[:, 3:5, 3:5].mean((1, 2, 3)), jnp.zeros(len(x))], -1)
+
+    x = jnp.ones((1, 8, 8, 3)) * jnp.linspace(0, 1, 3)  # each row and column alike
+    options = {**SMALL, "mask_shape": (8, 8), "blur_sigma": 0.0, "num_iterations": 1}
+    still, shaken = (ablation_path(colours, x, 0, **options, jitter=j, key=jax.random.key(0)) for j in (0, 3))
+    salient = lambda p: np.asarray(average(p)[0] > average(p)[0].mean() + 1e-4)  # noqa: E731
+    assert salient(still)[3:5, 3:5].all() and not salient(still)[:3].any()
+    assert salient(shaken).any() and not salient(shaken)[3:5, 3:5].all()
 
 
 def test_collapse_evaluates_binary_masks():
@@ -307,8 +358,8 @@ def test_preset_of_the_thesis():
     size = {"baseline": 0.0, "mask_shape": (4, 4), "num_masks": 3, "num_iterations": 3}
     whole = ablation_path(f, x, 1, **size, preset="thesis")
     spelled = ablation_path(
-        f, x, 1, **size, step=1.0, zero_mass=True, blur_sigma=7.0, saturation=0.8, saturate_first=False,
-        saturation_goal=0.8,
+        f, x, 1, **size, objective="probability", jitter=0, average=False, step=1.0, zero_mass=True, blur_sigma=7.0,
+        saturation=0.8, saturate_first=False, border="mirror", saturation_goal=0.8,
     )  # fmt: skip
     np.testing.assert_array_equal(whole.masks, spelled.masks)
     changed = ablation_path(f, x, 1, **size, preset="thesis", blur_sigma=1.0)
@@ -322,11 +373,35 @@ def test_default_blur_follows_the_size_of_the_image():
     np.testing.assert_allclose(default.masks, spelled.masks, atol=1e-6)
 
 
+def test_answer_is_the_mean_of_the_iterations():
+    f, x = where(), images(2, 8)
+    paths = [ablation_path(f, x, 1, **{**SMALL, "num_iterations": i + 1}).masks for i in range(3)]
+    for loop in ("scan", "while"):
+        p = ablation_path(f, x, 1, **SMALL, average=True, loop=loop)
+        np.testing.assert_allclose(p.masks, sum(paths) / 3, rtol=0, atol=1e-5)
+        assert float(p.violation.worst.max()) < 1e-5
+
+
+def test_default_takes_all_its_iterations():
+    f, x = where(), jnp.ones((2, 8, 8, 3)).at[1].set(0)  # the second is its baseline
+    options = {"baseline": 0.0, "mask_shape": (4, 4), "num_masks": 3}
+    p = ablation_path(f, x, 1, **options)
+    assert [int(s) for s in p.status] == [Status.COMPLETED, Status.NO_GRADIENT]
+    assert [bool(c) for c in p.converged] == [True, False] and int(p.iterations[0]) == 8
+    assert p.reasons[0].startswith("completed its 8 iterations, saturation 0.")
+    spelled = ablation_path(f, x, 1, **options, objective="log_odds", jitter=round(8 / 14), border="mean", average=True)
+    np.testing.assert_array_equal(p.masks, spelled.masks)
+    # A score of one's own has no log-odds and is climbed as it is.
+    own = ablation_path(f, x, lambda logits: logits[:, 1] - logits[:, 0], **options)
+    contrast = ablation_path(f, x, targets.contrast(1, 0), **options)
+    np.testing.assert_allclose(own.masks, contrast.masks, atol=1e-5)
+
+
 def test_numbers_as_arrays_do_not_compile_anew():
     f, x = tiny(), images(1, 8)
-    ablation_path(f, x, 1, **{**SMALL, "blur_sigma": jnp.float32(1.0)}, saturation=jnp.float32(0.0))
+    ablation_path(f, x, 1, **{**SMALL, "blur_sigma": jnp.float32(1.0), "saturation": jnp.float32(0.0)})
     before = type(f).traces
-    ablation_path(f, x, 1, **{**SMALL, "blur_sigma": jnp.float32(2.0)}, saturation=jnp.float32(0.8))
+    ablation_path(f, x, 1, **{**SMALL, "blur_sigma": jnp.float32(2.0), "saturation": jnp.float32(0.8)})
     assert type(f).traces == before
 
 
