@@ -19,6 +19,7 @@ def _pairs(num_images: int, num_samples: int, batch_size: int | None) -> tuple[A
     total = num_images * num_samples
     size = total if batch_size is None else min(batch_size, total)
     chunks = -(-total // size)
+    size = -(-total // chunks)  # chunks as even as can be: 14 pairs, 8 at a time, are 7 and 7
     index = jnp.arange(chunks * size).reshape(chunks, size)
     real = index < total
     index = jnp.minimum(index, total - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from jaxsal._checks import choice, message
 from jaxsal._types import Array, Float
 
 _UNROLLED = 32  # times; longer loops take long to compile
+_PARTS = 4  # of longer loops, each shorter than the one before
+_LINES = 1024  # together on CPU
 
 
 def monotonize(values: Float[Array, "..."], axis: int = 1, *, how: str = "minmax") -> Float[Array, "..."]:
@@ -55,33 +58,53 @@ def _monotonized(values: Any, axis: int, how: str) -> Any:
 def _minmax(p: Any, statistic: str = "midrange") -> Any:
     """max_{a ≤ t} min_{b ≥ t} of a statistic of p[a..b], along the first axis.
 
-    For each start a, the statistic of a..b grows with b; its minimum over b ≥ t runs back. Loops are rolled on CPU
-    (0.3 ms for 14 × 64 × 64, ten times less than one long cumulative operation), unrolled on accelerators, where each
-    turn would be launched by itself.
+    On CPU loops are rolled and lines go through them some at a time, as many as the cache holds. On accelerators, where
+    each turn would be launched by itself, they are unrolled, all lines together.
     """
+    lines = p.reshape(p.shape[0], -1)
+    if jax.default_backend() != "cpu" or lines.shape[1] <= _LINES:
+        return _minmax_lines(lines, statistic).reshape(p.shape)
+    count = -(-lines.shape[1] // _LINES)
+    padded = jnp.pad(lines, ((0, 0), (0, count * _LINES - lines.shape[1])))
+    some = jnp.moveaxis(padded.reshape(p.shape[0], count, _LINES), 1, 0)
+    out = jnp.moveaxis(lax.map(lambda part: _minmax_lines(part, statistic), some), 0, 1)
+    return out.reshape(padded.shape)[:, : lines.shape[1]].reshape(p.shape)
+
+
+def _minmax_lines(p: Any, statistic: str) -> Any:
+    """``_minmax`` of lines ``[t n]``: for each start a, the statistic of a..b grows with b; its least runs back."""
     init, grow, value = _STATISTICS[statistic]
     steps = p.shape[0]
     unroll = jax.default_backend() != "cpu" and steps <= _UNROLLED
-    index = jnp.arange(steps)
 
-    def start_at(out: Any, a: Any) -> tuple[Any, None]:
-        def forward(block: Any, end: Any) -> tuple[Any, Any]:
-            b, here = end
-            inside = b >= a
-            block = jax.tree.map(lambda new, old: jnp.where(inside, new, old), grow(block, here), block)
-            return block, jnp.where(inside, value(block, b - a + 1), jnp.inf)
+    def from_starts(first: int, beyond: int) -> Any:
+        # Starts from ``first`` on see nothing of what is before.
+        rest, index = p[first:], jnp.arange(first, steps)
 
-        def backward(least: Any, end: Any) -> tuple[Any, Any]:
-            b, of_block, best = end
-            least = jnp.minimum(least, of_block)
-            return least, jnp.where(b >= a, jnp.maximum(best, least), best)
+        def start_at(out: Any, a: Any) -> tuple[Any, None]:
+            def forward(block: Any, end: Any) -> tuple[Any, Any]:
+                b, here = end
+                inside = b >= a
+                block = jax.tree.map(lambda new, old: jnp.where(inside, new, old), grow(block, here), block)
+                return block, jnp.where(inside, value(block, b - a + 1), jnp.inf)
 
-        _, of_blocks = lax.scan(forward, init(p[a]), (index, p), unroll=unroll)
-        most = jnp.full_like(p[0], jnp.inf)
-        _, out = lax.scan(backward, most, (index, of_blocks, out), reverse=True, unroll=unroll)
-        return out, None
+            def backward(least: Any, end: Any) -> tuple[Any, Any]:
+                b, of_block, best = end
+                least = jnp.minimum(least, of_block)
+                return least, jnp.where(b >= a, jnp.maximum(best, least), best)
 
-    return lax.scan(start_at, jnp.full_like(p, -jnp.inf), index)[0]
+            _, of_blocks = lax.scan(forward, init(p[a]), (index, rest), unroll=unroll)
+            most = jnp.full_like(p[0], jnp.inf)
+            _, out = lax.scan(backward, most, (index, of_blocks, out), reverse=True, unroll=unroll)
+            return out, None
+
+        return lax.scan(start_at, jnp.full_like(rest, -jnp.inf), jnp.arange(first, beyond))[0]
+
+    cuts = [round(i * steps / _PARTS) for i in range(_PARTS + 1)] if steps > _UNROLLED else [0, steps]
+    out = jnp.full_like(p, -jnp.inf)
+    for first, beyond in itertools.pairwise(cuts):
+        out = jnp.concatenate([out[:first], jnp.maximum(out[first:], from_starts(first, beyond))])
+    return out
 
 
 _STATISTICS: dict[str, tuple[Callable, Callable, Callable]] = {

@@ -37,6 +37,11 @@ def test_both_forms_agree(p):
     np.testing.assert_allclose(monotonize(p, 0), monotonize(p, 0, how="pool"), rtol=0, atol=5e-7)
 
 
+def test_both_forms_agree_on_what_is_cut_in_parts():
+    p = np.random.default_rng(0).random((50, 1500), np.float32)
+    np.testing.assert_allclose(monotonize(p, 0), monotonize(p, 0, how="pool"), rtol=0, atol=5e-7)
+
+
 @settings(max_examples=15, deadline=None)
 @given(LINES)
 def test_as_near_as_can_be(p):
