@@ -53,3 +53,4 @@ from jaxsal.tracing import reroute as reroute
 from jaxsal.tracing import split as split
 from jaxsal.tracing import tap as tap
 from jaxsal.tracing import taps as taps
+from jaxsal.viz import explore as explore

@@ -1,4 +1,4 @@
-"""The command line: ``jaxsal demo | explain | compare | models | methods``.
+"""The command line: ``jaxsal demo | explain | compare | explore | models | methods``.
 
 Exit codes: 0 fine; 2 bad usage or bad input, with one line on standard error and nothing written; 1 anything else.
 """
@@ -12,6 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from jaxsal._commands.errors import BadInput
+
+# Those of jaxsal.paths, which takes long to import for a line of help.
+SCORES = ("retaining", "dissipating", "contrastive", "straddle")
+PRESETS = ("default", "thesis")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,12 +44,24 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("image", metavar="IMAGE", help="image file, or .npy array [h w 3] in [0, 1]")
     compare.add_argument("--methods", nargs="+", default=["all"], metavar="M", help="names, or all (default)")
 
-    for command in (explain, compare):
+    explore = commands.add_parser("explore", help="optimised ablation paths of one image, as a page to walk along them")
+    explore.add_argument("image", metavar="IMAGE", help="image file, or .npy array [h w 3] in [0, 1]")
+    explore.add_argument(
+        "--target", nargs="+", action="extend", metavar="CLASS", help="numbers or names; default: the top class"
+    )
+    explore.add_argument("--score", nargs="+", default=["contrastive"], choices=SCORES, help="default: contrastive")
+    explore.add_argument("--preset", default="default", choices=PRESETS, help="default: %(default)s")
+    explore.add_argument("--masks", type=_count, default=14, metavar="N", help="times along a path; default: 14")
+    explore.add_argument("--iterations", type=_count, metavar="N", help="at most; default: the preset's")
+    explore.add_argument("--out", default="explorer.html", metavar="FILE", help="default: %(default)s")
+
+    for command in (explain, compare, explore):
         command.add_argument("--model", metavar="NAME", help="architecture; jaxsal models lists them")
         command.add_argument("--weights", metavar="FILE", help="safetensors, npz or PyTorch file, or hub id")
+        command.add_argument("--size", type=_size, metavar="N", help="classify at N x N pixels; default: the model's")
+    for command in (explain, compare):
         command.add_argument("--target", metavar="CLASS", help="number or name; default: the top class")
         command.add_argument("--layer", metavar="L", help="layer of methods that read one")
-        command.add_argument("--size", type=_size, metavar="N", help="classify at N x N pixels; default: the model's")
         command.add_argument("--colormap", metavar="C", help="of maps without sign: matplotlib's, such as jet")
         command.add_argument("--out", default="jaxsal-out", metavar="DIR", help="default: %(default)s")
 
@@ -63,6 +79,12 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a positive number")
+    return int(text)
+
+
 def _size(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a positive number of pixels")
@@ -77,14 +99,15 @@ def _prepare(options: argparse.Namespace) -> Callable[[], None]:
         return lambda: print(version("jaxsal"))
     if options.command is None:
         raise BadInput(
-            "no command: got nothing, expected demo, explain, compare, models or methods (see jaxsal --help)"
+            "no command: got nothing, expected demo, explain, compare, explore, models or methods (see jaxsal --help)"
         )
-    from jaxsal._commands import compare, demo, explain, listing
+    from jaxsal._commands import compare, demo, explain, explore, listing
 
     commands = {
         "demo": demo.prepare,
         "explain": explain.prepare,
         "compare": compare.prepare,
+        "explore": explore.prepare,
         "models": listing.models,
         "methods": listing.methods,
     }

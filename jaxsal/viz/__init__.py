@@ -1,5 +1,7 @@
 """Pictures of heatmaps: arrays of colours, and figures made without pyplot (matplotlib is imported on first use)."""
 
+from jaxsal.viz.explorer import Explorer as Explorer
+from jaxsal.viz.explorer import explore as explore
 from jaxsal.viz.figures import compare_figure as compare_figure
 from jaxsal.viz.figures import explain_figure as explain_figure
 from jaxsal.viz.overlays import CMAP as CMAP
