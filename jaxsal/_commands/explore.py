@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsal._commands import classes, inputs, outputs
 from jaxsal._commands.errors import BadInput
-from jaxsal.paths import ablation_path
+from jaxsal.paths import AblationPath, ablation_path
 
 
 def prepare(options: argparse.Namespace) -> Callable[[], None]:
@@ -31,7 +31,8 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
         chances = outputs.probabilities(f, photo.image)[0]
         targets = list(dict.fromkeys(wanted)) or [int(chances.argmax())]
         print(f"{photo.path}: {f.name}\n{outputs.predictions(f, chances)}")
-        found, explained = {}, {}
+        found: dict[str, AblationPath] = {}
+        explained: dict[str, int] = {}
         for target in targets:
             for score in options.score:
                 name = ", ".join([classes.name(target, f.labels), *([score] if len(options.score) > 1 else [])])

@@ -171,7 +171,8 @@ def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
     if not (problem.collapse or problem.settings.jitter or problem.baselines is not None):
         return None
     threshold_key, baseline_key, jitter_key = jax.random.split(jax.random.fold_in(problem.key, 2 * i), 3)
-    shifts = jax.random.randint(jitter_key, (*shape[:1], 2), -problem.settings.jitter, problem.settings.jitter + 1)
+    most = problem.settings.jitter or 0
+    shifts = jax.random.randint(jitter_key, (*shape[:1], 2), -most, most + 1)
     thresholds = jax.random.uniform(threshold_key, shape)
     which = None
     if problem.baselines is not None:

@@ -86,10 +86,10 @@ def settle_settings(preset: str, given: dict[str, Any], side: float) -> Settings
     chosen = dataclasses.replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
     if chosen.blur_sigma is None:
         chosen = dataclasses.replace(chosen, blur_sigma=side / 16)
-    if chosen.jitter is None:
-        chosen = dataclasses.replace(chosen, jitter=round(side / 14))
-    if chosen.jitter < 0:
-        raise ValueError(message("jitter", chosen.jitter, "at least 0 pixels"))
+    jitter = round(side / 14) if chosen.jitter is None else chosen.jitter
+    if jitter < 0:
+        raise ValueError(message("jitter", jitter, "at least 0 pixels"))
+    chosen = dataclasses.replace(chosen, jitter=jitter)
     for name in _SCHEDULED:
         value = getattr(chosen, name)
         if not callable(value):

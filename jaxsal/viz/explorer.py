@@ -239,7 +239,7 @@ def _contours(mask: Any) -> str:
     if min(small.shape) < 2:
         return ""
     generator = contourpy.contour_generator(x, y, small)
-    lines = [line for level in _LEVELS for line in generator.lines(level)]
+    lines: list[Any] = [line for level in _LEVELS for line in generator.lines(level)]
     return "".join("M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in line) for line in lines)
 
 
