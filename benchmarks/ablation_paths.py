@@ -146,8 +146,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder with weights and imagenet_val")
     parser.add_argument("--network", default="squeezenet1_1", choices=("squeezenet1_1", "mobilenet_v2"))
     parser.add_argument("--images", type=int, help="only the first so many")
-    parser.add_argument("--score", default="contrastive", choices=paths.scores.KINDS)
-    parser.add_argument("--objective", default="probability", choices=list(paths.scores.OBJECTIVES))
+    parser.add_argument("--score", default="retaining", choices=paths.scores.KINDS)
+    parser.add_argument("--objective", choices=list(paths.scores.OBJECTIVES), help="default: that of the preset")
     parser.add_argument("--reduction", nargs="+", default=list(REDUCTIONS), choices=list(REDUCTIONS))
     parser.add_argument("--preset", default="default", choices=list(paths.settings.PRESETS))
     parser.add_argument("--blur-sigma", type=float, nargs="+", default=[14.0], help="of the masks, in pixels")
@@ -195,7 +195,7 @@ def main() -> int:
         found, seconds = judge.collect(path_method(f, options, sigma, saturation))
         more = {name: float(found.pop(name).mean()) for name in ("path_score", "saturation")}
         for name, heatmaps in found.items():
-            title = f"{options.score} {options.objective}, blur {sigma:g} px, saturation {saturation:g}: {name}"
+            title = f"{options.score} {options.objective or options.preset}, blur {sigma:g} px, saturation {saturation:g}: {name}"
             report(title, heatmaps, seconds, **more)
     if options.out:
         new = not options.out.exists()

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument(
         "--target", nargs="+", action="extend", metavar="CLASS", help="numbers or names; default: the top class"
     )
-    explore.add_argument("--score", nargs="+", default=["contrastive"], choices=SCORES, help="default: contrastive")
+    explore.add_argument("--score", nargs="+", default=["retaining"], choices=SCORES, help="default: retaining")
     explore.add_argument("--preset", default="default", choices=PRESETS, help="default: %(default)s")
     explore.add_argument("--masks", type=_count, default=14, metavar="N", help="times along a path; default: 14")
     explore.add_argument("--iterations", type=_count, metavar="N", help="at most; default: the preset's")

@@ -66,10 +66,16 @@ SIGNED = frozenset({"input_x_gradient", "integrated_gradients", "blur_integrated
 """Methods whose channels add up to a signed contribution; of the others the largest magnitude is shown."""
 
 
+RELATIVE = frozenset({"rise", "ablation_path"})
+"""Methods of whose values only differences say something: shown from their least on."""
+
+
 def to_heatmap(name: str, answer: Any) -> Any:
     """The heatmap ``[n h w]`` that a method's answer is shown and judged as: its own, or its channels reduced."""
     from jaxsal.heatmaps import heatmap
 
+    if name in RELATIVE:
+        return answer - answer.min((1, 2), keepdims=True)
     if answer.ndim == 3:
         return answer
     return heatmap(answer, "sum" if name in SIGNED else "max_abs")

@@ -35,7 +35,7 @@ def ablation_path(
     baseline: Float[Array, "..."] | float | int | Callable[..., Any] | None = None,
     mask_shape: tuple[int, int] = (64, 64),
     num_masks: int = 14,
-    score: str = "contrastive",
+    score: str = "retaining",
     objective: str | None = None,
     preset: str = "default",
     step: Schedule | None = None,

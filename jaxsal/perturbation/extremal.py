@@ -13,9 +13,9 @@ from jaxsal._checks import choice, message
 from jaxsal._dct import gaussian_blur
 from jaxsal._method import method, settle
 from jaxsal._types import Array, Classifier, Float, Heatmaps, Images, TargetLike
-from jaxsal.features import BlurPyramid, FeatureBasis, Pixels
+from jaxsal.features import FeatureBasis, Pixels, baselines
 from jaxsal.perturbation._features import BaselineLike, BasisLike, choose, flat
-from jaxsal.perturbation._max_convolution import max_convolution
+from jaxsal.perturbation._max_convolution import max_convolution, reach
 
 AREAS = (0.025, 0.05, 0.1, 0.2)
 VARIANTS = ("preserve", "delete", "dual")
@@ -104,8 +104,9 @@ def extremal_masks(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits.
-      basis: features; or a function ``(f, x, target)`` that makes them; None for a pyramid of blurs up to 20 pixels of
-        224, with a mask of 32 × 32.
+      basis: features; or a function ``(f, x, target)`` that makes them; None for pixels against the image blurred with
+        σ = 20 pixels of 224, with a mask of 32 × 32. (The authors' is a pyramid of such blurs, ``BlurPyramid``. Halfway
+        into it the score hardly depends on the mask, and with SqueezeNet masks grew into the corners.)
       areas: parts of the image that the masks keep, each between 0 and 1.
       variant: "preserve" (highest score of what is kept), "delete" (lowest of the rest), "dual" (their difference).
       num_steps: iterations.
@@ -114,7 +115,7 @@ def extremal_masks(
       growth: factor by which it grows each step.
       sigma: radius of the max-convolution's kernel, as a part of the image's shorter side (the paper's
         21 of 224 pixels).
-      baseline: instead of the blurs: a number, images that broadcast to ``x``, or a function ``(f, x, target)``.
+      baseline: instead of the blur: a number, images that broadcast to ``x``, or a function ``(f, x, target)``.
       batch_size: pairs of image and area in flight; None for all.
 
     Returns:
@@ -164,12 +165,12 @@ def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any
         # The gradient with respect to the area that features have: by their number alone small ones would be cheaper.
         share = some.weights * valid.sum(tuple(range(1, valid.ndim)), keepdims=True)
         scale = jnp.where(valid, 1 / jnp.where(valid, share, 1), 0)
+        widths = [ascent.sigma * min(size) * cells / side for cells, side in zip(some.mask_shape, size)]
+        margin = reach((widths[0], widths[1])) if some.spatial else ()
+        scale = jnp.pad(scale, [(0, 0), *((r, r) for r in margin)], mode="edge") if some.spatial else scale
 
         def kept(raw: Any) -> Any:
-            if not some.spatial:
-                return jnp.where(valid, raw, 0)
-            radius = [ascent.sigma * min(size) * cells / side for cells, side in zip(raw.shape[1:], size)]
-            return max_convolution(raw, (radius[0], radius[1]))
+            return max_convolution(raw, (widths[0], widths[1])) if some.spatial else jnp.where(valid, raw, 0)
 
         def gain(raw: Any, penalty: Any) -> Any:
             mask = kept(raw)
@@ -185,7 +186,7 @@ def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any
             velocity = 0.9 * velocity + 0.1 * scale * jax.grad(gain)(raw, penalty)
             return (jnp.clip(raw + ascent.learning_rate * velocity, 0, 1), velocity), None
 
-        start = jnp.full((len(image), *some.mask_shape), 0.5)
+        start = jnp.full((len(image), *scale.shape[1:]), 0.5)
         (raw, _), _ = jax.lax.scan(step, (start, jnp.zeros(start.shape)), penalties)
         return kept(raw)
 
@@ -219,6 +220,4 @@ def area_penalty(mask: Any, weights: Any, area: Any) -> jax.Array:
 
 
 def _pixels(x: Any, background: Any) -> FeatureBasis:
-    if background is not None:
-        return Pixels(x, background, (32, 32))
-    return BlurPyramid(x, 20 * min(x.shape[1:3]) / 224, 8, (32, 32))
+    return Pixels(x, baselines.blurred(x, 20 * min(x.shape[1:3]) / 224) if background is None else background, (32, 32))

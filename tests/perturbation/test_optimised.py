@@ -10,7 +10,7 @@ from perturbation.oracles import Square
 import jaxsal as js
 from jaxsal.features import Patches, Pixels, Segments, baselines
 from jaxsal.perturbation import extremal_masks, extremal_perturbation, meaningful_perturbation
-from jaxsal.perturbation._max_convolution import SUPPORT, max_convolution
+from jaxsal.perturbation._max_convolution import max_convolution, reach
 from jaxsal.perturbation.extremal import area_penalty
 from jaxsal.perturbation.meaningful import _shifted, _variation
 
@@ -23,17 +23,16 @@ NEAR[:8, :8] = True
 
 @pytest.mark.parametrize("sigma", [(1.0, 1.0), (0.7, 1.6)])
 def test_max_convolution_against_a_loop(sigma):
-    mask = np.asarray(jax.random.uniform(jax.random.key(0), (2, 7, 6)), np.float64)
-    want = np.zeros(mask.shape)
-    for n, y, x in np.ndindex(mask.shape):
+    r, s = reach(sigma)
+    assert (r, s) == tuple(1 + int(np.ceil(v)) for v in sigma)
+    mask = np.asarray(jax.random.uniform(jax.random.key(0), (2, 5 + 2 * r, 4 + 2 * s)), np.float64)
+    want = np.zeros((2, 5, 4))
+    for n, y, x in np.ndindex(want.shape):
         top = bottom = 0.0
-        for i, j in np.ndindex(31, 31):
-            i, j = i - 12, j - 12
-            z = np.hypot((y - i) / sigma[0], (x - j) / sigma[1])
-            k = np.exp(-(max(0.0, z - 1) ** 2) / 4)
-            if k > SUPPORT:
-                value = k * mask[n, np.clip(i, 0, 6), np.clip(j, 0, 5)]
-                top, bottom = top + value * np.exp(value / 0.05), bottom + np.exp(value / 0.05)
+        for i, j in np.ndindex(2 * r + 1, 2 * s + 1):
+            z = np.hypot((i - r) / sigma[0], (j - s) / sigma[1])
+            value = np.exp(-2 * max(0.0, z - 0.5) ** 2) * mask[n, y + i, x + j]
+            top, bottom = top + value * np.exp(value / 0.05), bottom + np.exp(value / 0.05)
         want[n, y, x] = top / bottom
     np.testing.assert_allclose(max_convolution(jnp.asarray(mask, jnp.float32), sigma), want, atol=1e-5)
 
@@ -41,11 +40,11 @@ def test_max_convolution_against_a_loop(sigma):
 def test_max_convolution_keeps_ones_and_zeros():
     mask = jnp.zeros((1, 20, 20)).at[0, 10, 10].set(1.0)
     out = np.asarray(max_convolution(mask, (2.0, 2.0)))[0]
-    distance = np.hypot(*np.meshgrid(np.arange(20) - 10, np.arange(20) - 10, indexing="ij"))
-    assert (out[distance <= 2] > 0.999).all()
-    assert (out[distance > 10] < 1e-3).all()
-    even = max_convolution(jnp.full((1, 5, 6), 0.5), (2.0, 1.0))
-    assert np.ptp(np.asarray(even)) < 1e-6
+    distance = np.hypot(*np.meshgrid(np.arange(14) - 7, np.arange(14) - 7, indexing="ij"))
+    assert (out[distance <= 1] > 0.999).all()
+    assert (out[distance > 5] < 1e-3).all()
+    even = max_convolution(jnp.full((1, 11, 10), 0.5), (2.0, 1.0))
+    assert even.shape == (1, 5, 6) and np.ptp(np.asarray(even)) < 1e-6
     assert np.isfinite(jax.grad(lambda m: max_convolution(m, (2.0, 2.0)).sum())(mask)).all()
 
 
@@ -80,21 +79,22 @@ def test_extremal_finds_the_square():
     f = Square(jnp.asarray(10.0))
     basis = Pixels(BRIGHT, 0.0, shape=(12, 12))
     areas = (0.06, 0.11, 0.3)
-    masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=basis, areas=areas, num_steps=600, sigma=0.06))
+    masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=basis, areas=areas, num_steps=600, sigma=0.12))
     assert masks.shape == (2, 3, 12, 12)
     np.testing.assert_allclose(masks.mean((2, 3)), np.broadcast_to(areas, (2, 3)), atol=0.03)
     inside = (masks * NEAR).sum((2, 3)) / masks.sum((2, 3))
     assert (inside[:, :2] > 0.95).all() and (masks[:, 1, 3:5, 3:5] > 0.85).all()
     # No mask as small as the first can reach 1 everywhere there: one cell of 1 spreads over more.
     assert (masks[:, 0, 3:5, 3:5] > 0.6).all()
-    assert (masks[:, 2][:, SQUARE] > 0.9).all()  # the largest area holds the whole square
+    # The largest area holds the whole square, rounded at its corners by the kernel.
+    assert (masks[:, 2][:, SQUARE] > 0.5).all() and (masks[:, 2][:, SQUARE].mean(1) > 0.85).all()
     assert (((masks < 0.1) | (masks > 0.9)).mean((1, 2, 3)) > 0.8).all()  # nearly binary
 
 
 @pytest.mark.parametrize("variant", ["delete", "dual"])
 def test_extremal_variants_find_the_square(variant):
     f, basis = Square(jnp.asarray(10.0)), Pixels(BRIGHT, 0.0, shape=(12, 12))
-    options = {"areas": (0.1,), "num_steps": 400, "sigma": 0.06, "variant": variant}
+    options = {"areas": (0.1,), "num_steps": 400, "sigma": 0.12, "variant": variant}
     masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=basis, **options))[:, 0]
     assert ((masks * NEAR).sum((1, 2)) > 0.95 * masks.sum((1, 2))).all() and (masks[:, 3:5, 3:5] > 0.9).all()
 
