@@ -195,7 +195,8 @@ def main() -> int:
         found, seconds = judge.collect(path_method(f, options, sigma, saturation))
         more = {name: float(found.pop(name).mean()) for name in ("path_score", "saturation")}
         for name, heatmaps in found.items():
-            title = f"{options.score} {options.objective or options.preset}, blur {sigma:g} px, saturation {saturation:g}: {name}"
+            what = f"{options.score} {options.objective or options.preset}"
+            title = f"{what}, blur {sigma:g} px, saturation {saturation:g}: {name}"
             report(title, heatmaps, seconds, **more)
     if options.out:
         new = not options.out.exists()
