@@ -36,23 +36,13 @@ clamp_p = primitives.clamp_p
 dot_general_p = primitives.dot_general_p
 conv_general_dilated_p = primitives.conv_general_dilated_p
 reduce_window_max_p = primitives.reduce_window_max_p
-TRANSCENDENTAL = frozenset(
-    getattr(primitives, f"{name}_p")
-    for name in (
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log1p",
-        "tanh",
-        "logistic",
-        "erf",
-        "erfc",
-        "pow",
-        "rsqrt",
-        "sqrt",
-    )
-)
+
+def named(*names: str) -> frozenset[Primitive]:
+    """The primitives of these names, of those that this release has."""
+    return frozenset(p for p in (getattr(primitives, f"{name}_p", None) for name in names) if p is not None)
+
+
+TRANSCENDENTAL = named(*"exp exp2 expm1 log log1p tanh logistic erf erfc pow rsqrt sqrt".split())
 
 
 def bind(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:

@@ -61,7 +61,7 @@ PRESETS = {
     # By pointing and insertion on annotated images: benchmarks/ablation_paths.py.
     "default": Settings(
         objective="log_odds", blur_sigma=None, border="mean", jitter=None, average=True, saturation=0.0,
-        saturation_goal=None, num_iterations=8,
+        saturation_goal=None, num_iterations=5,
     ),
     "thesis": Settings(),
 }  # fmt: skip

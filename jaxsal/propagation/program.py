@@ -1,0 +1,191 @@
+"""A traced function as one flat list of nodes, in which calls are inlined and what depends on the input is marked.
+
+Relevance rules look at more than one equation at a time (a convolution with the batch normalisation behind it), and
+these lie in different nested calls. ``scan`` and ``cond`` stay single nodes with programs inside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+
+from jaxsal import _compat as c
+
+Env: TypeAlias = dict[int, Any]
+
+_CALLS = {c.jit_p, c.closed_call_p, c.remat_p, c.custom_jvp_call_p, c.custom_vjp_call_p}
+_FOLD_LIMIT = 1 << 20  # elements; larger constants are left to the compiler
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """One equation, its operands and results numbered.
+
+    Attributes:
+      eqn: the equation.
+      inputs: numbers of the operands.
+      outputs: numbers of the results.
+      depends: whether any operand depends on the input that relevance is wanted for.
+    """
+
+    eqn: c.JaxprEqn
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    depends: bool
+
+    @property
+    def primitive(self) -> c.Primitive:
+        """The JAX primitive."""
+        return self.eqn.primitive
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The primitive's parameters."""
+        return self.eqn.params
+
+    def __str__(self) -> str:
+        shapes = ", ".join(str(c.shape(v)) for v in self.eqn.invars)
+        return f"'{self.primitive}' of shapes {shapes} at {c.source_line(self.eqn) or 'an unknown line'}"
+
+
+@dataclasses.dataclass(eq=False)
+class Program:
+    """A flat program.
+
+    Attributes:
+      nodes: in order of evaluation.
+      arguments: numbers of the arguments.
+      outputs: numbers of the results.
+      constants: values known while tracing (literals, and arrays made inside the function).
+      dependent: numbers of all values that depend on the input.
+      producer: number -> the node that makes it; arguments and constants have none.
+      users: number -> how many operands and outputs it is.
+      avals: number -> shape and dtype.
+    """
+
+    nodes: list[Node] = dataclasses.field(default_factory=list)
+    arguments: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    constants: Env = dataclasses.field(default_factory=dict)
+    dependent: set[int] = dataclasses.field(default_factory=set)
+    producer: dict[int, Node] = dataclasses.field(default_factory=dict)
+    users: dict[int, list[Node | None]] = dataclasses.field(default_factory=dict)
+    avals: dict[int, jax.ShapeDtypeStruct] = dataclasses.field(default_factory=dict)
+
+    def shape(self, number: int) -> tuple[int, ...]:
+        """Shape of a value."""
+        return self.avals[number].shape
+
+    def between(self, inputs: Iterable[int], output: int) -> list[Node]:
+        """The nodes that make ``output`` from ``inputs`` and from what depends on no input."""
+        stop, wanted, found = set(inputs), {output}, []
+        for node in reversed(self.nodes):
+            if node.depends and not stop.issuperset(node.outputs) and wanted.intersection(node.outputs):
+                found.append(node)
+                wanted.update(i for i in node.inputs if i not in stop)
+        return found[::-1]
+
+
+def trace(f: Callable, *args: Any, depends: Sequence[bool]) -> tuple[Program, Any]:
+    """Trace ``f`` and flatten it.
+
+    Args:
+      f: function of pytrees.
+      *args: its arguments.
+      depends: for each argument, whether it is an input that relevance is wanted for.
+
+    Returns:
+      The program, whose arguments are the leaves of ``args``, and the structure of its output.
+    """
+    closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+    marks = [mark for arg, mark in zip(args, depends) for _ in jax.tree.leaves(arg)]
+    return flatten(closed.jaxpr, closed.consts, marks), jax.tree.structure(shape)
+
+
+def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> Program:
+    """The flat program of a jaxpr; ``depends`` marks its arguments."""
+    program, count = Program(), itertools.count()
+
+    def number(aval: Any) -> int:
+        new = next(count)
+        program.avals[new] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+        program.users[new] = []
+        return new
+
+    def constant(atom: Any, value: Any) -> int:
+        new = number(atom.aval)
+        program.constants[new] = value
+        return new
+
+    def walk(jaxpr: c.Jaxpr, consts: Sequence[Any], inputs: Sequence[int]) -> list[int]:
+        names: dict[Any, int] = dict(zip(jaxpr.invars, inputs))
+        names.update((var, constant(var, value)) for var, value in zip(jaxpr.constvars, consts))
+
+        def read(atom: Any) -> int:
+            return constant(atom, atom.val) if isinstance(atom, c.Literal) else names[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = [read(atom) for atom in eqn.invars]
+            if eqn.primitive in _CALLS:
+                results = walk(*_body(eqn), operands)
+            else:
+                results = [number(var.aval) for var in eqn.outvars]
+                marked = not program.dependent.isdisjoint(operands)
+                node = Node(eqn, tuple(operands), tuple(results), marked)
+                program.nodes.append(node)
+                program.producer.update((r, node) for r in results)
+                program.dependent.update(results if marked else ())
+                for operand in operands:
+                    program.users[operand].append(node)
+            names.update(zip(eqn.outvars, results))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    program.arguments = tuple(number(var.aval) for var in jaxpr.invars)
+    program.dependent.update(a for a, mark in zip(program.arguments, depends) if mark)
+    program.outputs = tuple(walk(jaxpr, consts, program.arguments))
+    for output in program.outputs:
+        program.users[output].append(None)
+    return program
+
+
+def _body(eqn: c.JaxprEqn) -> tuple[c.Jaxpr, Sequence[Any]]:
+    inner = next(v for v in eqn.params.values() if isinstance(v, c.ClosedJaxpr | c.Jaxpr))
+    return (inner.jaxpr, inner.consts) if isinstance(inner, c.ClosedJaxpr) else (inner, ())
+
+
+def begin(program: Program, args: Sequence[Any]) -> Env:
+    """The values of the arguments, the constants, and of everything that does not depend on the input.
+
+    What is made of constants alone stays concrete, so that its numbers can be looked at while tracing.
+    """
+    env: Env = {**program.constants, **dict(zip(program.arguments, args))}
+    for node in program.nodes:
+        if node.depends:
+            continue
+        values = [env[i] for i in node.inputs]
+        small = all(np.prod(c.shape(v), dtype=np.int64) <= _FOLD_LIMIT for v in node.eqn.outvars)
+        if small and not node.eqn.effects and not any(c.is_tracer(v) for v in values):
+            with jax.ensure_compile_time_eval():
+                outs = c.bind(node.eqn, values)
+        else:
+            outs = c.bind(node.eqn, values)
+        env.update(zip(node.outputs, outs))
+    return env
+
+
+def run(nodes: Iterable[Node], env: Env) -> Env:
+    """``env`` with the results of the given nodes."""
+    env = dict(env)
+    for node in nodes:
+        env.update(zip(node.outputs, c.bind(node.eqn, [env[i] for i in node.inputs])))
+    return env
+
+
+def evaluate(program: Program, args: Sequence[Any]) -> Env:
+    """Every value of the program at ``args``, by number."""
+    return run((node for node in program.nodes if node.depends), begin(program, args))
