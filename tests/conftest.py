@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -16,6 +17,30 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 install_import_hook("jaxsal", "beartype.beartype")
+
+GROWTH = 1 << 30  # bytes of compiled programs that a worker may gather before they are dropped
+
+
+def resident() -> int:
+    """Bytes of memory of this process; 0 where that is not known."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+_level = [resident()]
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory():
+    """Hundreds of compiled programs take gigabytes; the persistent cache gives them back if they are needed again."""
+    yield
+    if resident() > _level[0] + GROWTH:
+        jax.clear_caches()
+        gc.collect()
+        _level[0] = resident()
+
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("JAXSAL_TEST_DATA", ROOT.parent / "shared")).resolve()
