@@ -36,13 +36,23 @@ clamp_p = primitives.clamp_p
 dot_general_p = primitives.dot_general_p
 conv_general_dilated_p = primitives.conv_general_dilated_p
 reduce_window_max_p = primitives.reduce_window_max_p
+reduce_window_sum_p = primitives.reduce_window_sum_p
+add_p = primitives.add_p
+mul_p = primitives.mul_p
+div_p = primitives.div_p
+select_n_p = primitives.select_n_p
+broadcast_in_dim_p = primitives.broadcast_in_dim_p
+transpose_p = primitives.transpose_p
+
 
 def named(*names: str) -> frozenset[Primitive]:
     """The primitives of these names, of those that this release has."""
     return frozenset(p for p in (getattr(primitives, f"{name}_p", None) for name in names) if p is not None)
 
 
-TRANSCENDENTAL = named(*"exp exp2 expm1 log log1p tanh logistic erf erfc pow rsqrt sqrt".split())
+TRANSCENDENTAL = named(
+    "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "erfc", "pow", "rsqrt", "sqrt"
+)
 
 
 def bind(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:

@@ -1,4 +1,11 @@
 """Attribution by other rules of back-propagation."""
 
+from jaxsal.propagation import composites as composites
+from jaxsal.propagation import rules as rules
+from jaxsal.propagation.composites import RelevanceTable as RelevanceTable
+from jaxsal.propagation.ledger import Ledger as Ledger
+from jaxsal.propagation.ledger import relevance_ledger as relevance_ledger
+from jaxsal.propagation.lrp import deep_taylor as deep_taylor
+from jaxsal.propagation.lrp import lrp as lrp
 from jaxsal.propagation.rectifiers import deconvnet as deconvnet
 from jaxsal.propagation.rectifiers import guided_backprop as guided_backprop

@@ -1,0 +1,105 @@
+"""Where relevance went: an account of every tap, and of what biases and stabilisers absorbed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsal._method import method
+from jaxsal._types import Classifier, Images, Scores, TargetLike
+from jaxsal.propagation import composites
+from jaxsal.propagation.composites import RelevanceTable
+from jaxsal.propagation.lrp import relevance
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """What ``relevance_ledger`` gives; every number is one an image, ``float[n]``.
+
+    Attributes:
+      seed: relevance that the logits were given, in total.
+      input: relevance that arrived at the image, in total.
+      arrived: by tap, relevance that arrived there. A tap on a side branch has only the branch's part, and one inside
+        a layer (between a convolution and its batch normalisation) what arrived at the layer's output.
+      bias: by tap, what biases absorbed in the layers right before it ("output": behind the last tap).
+      stabiliser: likewise what stabilisers absorbed, in layers, sums and pools.
+      taps: the keys of these, from the output to the image.
+    """
+
+    seed: Scores
+    input: Scores
+    arrived: dict[str, Scores]
+    bias: dict[str, Scores]
+    stabiliser: dict[str, Scores]
+    taps: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+
+    @property
+    def absorbed(self) -> Scores:
+        """All that biases and stabilisers took."""
+        return sum([*self.bias.values(), *self.stabiliser.values()], start=jnp.zeros_like(self.seed))
+
+    @property
+    def gap(self) -> Scores:
+        """``seed − input − absorbed``: zero for tables that conserve relevance."""
+        return self.seed - self.input - self.absorbed
+
+    def __str__(self) -> str:
+        """A table, of the mean over images."""
+        head = f"{'tap':32}{'arrived':>14}{'bias':>14}{'stabiliser':>14}"
+        lines = [head, f"{'(seed)':32}{float(jnp.mean(self.seed)):14.6g}"]
+        for name in self.taps:
+            cells = (column.get(name) for column in (self.arrived, self.bias, self.stabiliser))
+            lines.append(f"{name:32}" + "".join("" if v is None else f"{float(jnp.mean(v)):14.6g}" for v in cells))
+        lines.append(f"{'(image)':32}{float(jnp.mean(self.input)):14.6g}")
+        return "\n".join(lines)
+
+
+@method(lower=False)
+def relevance_ledger(
+    f: Classifier,
+    x: Images,
+    target: TargetLike = None,
+    *,
+    composite: RelevanceTable | str = "epsilon_plus",
+    seed: str = "one_hot",
+    bias: str = "absorb",
+) -> Ledger:
+    """Account for relevance: at each tap what arrived, and what bias and stabiliser absorbed on the way.
+
+    seed = input + Σ_taps (bias + stabiliser), to rounding, for tables whose rules conserve relevance (all but flat and
+    w² at padded borders of explicit ``pad``, α − β ≠ 1, and rules of your own).
+
+    Args:
+      f: classifier, images ``[n h w c]`` to logits ``[n k]``.
+      x: images ``float[n h w c]``.
+      target: None (top class), a class, one class an image, or a function of the logits.
+      composite: as in ``lrp``.
+      seed: as in ``lrp``.
+      bias: as in ``lrp``.
+
+    Returns:
+      The account, one number an image.
+
+    Raises:
+      TypeError: relevance meets a primitive without a rule.
+      ValueError: unknown composite, seed or bias.
+
+    References:
+      Bach et al. 2015, Eq. 2 (conservation); white-box survey, Eq. 11.
+    """
+    table = composites.resolve(composite)
+    settled: Any = target.at(f(x))  # type: ignore[union-attr]
+
+    def single(image: Any, chosen: Any) -> Ledger:
+        chosen = jax.tree.map(lambda v: v[None], chosen)
+        share, seeds, account = relevance(f, image[None], chosen, table, seed, bias)
+        entries = account.entries()
+        names = tuple(dict.fromkeys([*account.arrived, *account.bias]))
+        columns = ({name: jnp.asarray(value) for name, value in column.items()} for column in entries)
+        return Ledger(seeds.sum(), share.sum(), *columns, names)
+
+    return jax.vmap(single)(x, settled)

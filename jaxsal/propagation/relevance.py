@@ -1,0 +1,304 @@
+"""The backward pass of relevance: from the outputs of a program to its arguments, one operation after the other.
+
+It is plain JAX code, walking the operations in reverse and summing where a value was used more than once; so it can be
+differentiated, compiled and vectorised like any other function.
+
+To teach it a primitive that it has never heard of (it refuses those), give the table a rule, in these few lines:
+
+    def through(site, inputs, outputs, cotangents):   # relevance of the outputs comes as cotangents
+        return [cotangents[0]]                        # one for each input, None for zero; site.vjp is the derivative
+
+    table = composites.epsilon_plus().with_rule(through, primitive=jax.lax.erf_inv_p)
+    js.lrp(f, x, composite=table)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsal import _compat as c
+from jaxsal._checks import message
+from jaxsal.propagation.composites import RelevanceTable
+from jaxsal.propagation.operations import Operation, operations
+from jaxsal.propagation.program import Env, Program, evaluate, flatten, run
+from jaxsal.propagation.rules import Box, Norm, Shares, divided
+from jaxsal.tracing.tables import Site
+
+_STABILISER = Norm().epsilon
+
+
+@dataclasses.dataclass
+class Account:
+    """What was seen on the way, by tap: relevance that arrived, that biases and that stabilisers absorbed (scalars)."""
+
+    arrived: dict[str, Any] = dataclasses.field(default_factory=dict)
+    bias: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stabiliser: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def book(self, name: str, shares: Shares) -> None:
+        """Add what a layer absorbed."""
+        self.bias[name] = self.bias.get(name, 0) + shares.bias
+        self.stabiliser[name] = self.stabiliser.get(name, 0) + shares.stabiliser
+
+    def add(self, other: Any) -> None:
+        """Add another account, as a pytree of dictionaries."""
+        for own, more in zip((self.arrived, self.bias, self.stabiliser), other):
+            for name, value in more.items():
+                own[name] = own.get(name, 0) + value
+
+    def entries(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """The three dictionaries."""
+        return self.arrived, self.bias, self.stabiliser
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What rules need beyond their operation."""
+
+    table: RelevanceTable
+    program: Program
+    env: Env
+    account: Account
+    bias: bool
+
+
+def propagate(
+    program: Program, env: Env, seeds: Sequence[Any], table: RelevanceTable, *, bias: bool = True
+) -> tuple[list[Any], Account]:
+    """Propagate relevance from the outputs of a program to its arguments.
+
+    Args:
+      program: a flat program.
+      env: its values where relevance is wanted (``program.evaluate``).
+      seeds: relevance of its outputs, None for zero.
+      table: the rules.
+      bias: whether biases absorb relevance; False ignores them.
+
+    Returns:
+      Relevance of the arguments (None where none arrived), and the account.
+
+    Raises:
+      TypeError: relevance arrives at a primitive without a rule.
+    """
+    context = Context(table, program, env, Account(), bias)
+    relevance: dict[int, Any] = {}
+    for number, seed in zip(program.outputs, seeds):
+        _add(relevance, number, seed, program)
+    for op in reversed(operations(program, env, table.own)):
+        arriving = [relevance.pop(o, None) for o in op.outputs]
+        if all(r is None for r in arriving):
+            continue
+        full = [
+            jnp.zeros(program.shape(o), program.avals[o].dtype) if r is None else r
+            for o, r in zip(op.outputs, arriving)
+        ]
+        for number, share in zip(op.inputs, _rule_of(op, table)(op, full, context)):
+            _add(relevance, number, share, program)
+    return [relevance.get(a) for a in program.arguments], context.account
+
+
+def _add(relevance: dict[int, Any], number: int, share: Any, program: Program) -> None:
+    if share is not None and number in program.dependent:
+        relevance[number] = relevance[number] + share if number in relevance else share
+
+
+def _rule_of(op: Operation, table: RelevanceTable) -> Callable[[Operation, list[Any], Context], Sequence[Any]]:
+    if table.own(op.node):
+        return _by_primitive
+    if op.kind in _RULES:
+        return _RULES[op.kind]
+    hint = "Give the table a rule: table.with_rule(rule, primitive=...)."
+    raise TypeError(message("no relevance rule for", str(op.node), "a layer, sum, pool or elementwise function", hint))
+
+
+def _by_primitive(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
+    node, env = op.node, context.env
+    site = Site(node.eqn, tuple(env[i] for i in node.inputs))
+    given = context.table.rule_for(op)(site, list(site.values), [env[o] for o in node.outputs], relevance)
+    total: dict[int, Any] = {}
+    for number, share in zip(node.inputs, given):
+        _add(total, number, share, context.program)
+    return [total.get(i) for i in op.inputs]
+
+
+def _layer(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
+    assert op.layer is not None
+    rule = context.table.rule_for(op) or (Norm() if op.kind == "pool" else None)
+    if rule is None:
+        raise TypeError(message("no relevance rule for", str(op.node), f"a line of the table for kind {op.kind!r}"))
+    layer = op.layer.at(context.env)
+    if isinstance(rule, Box):
+        shares = rule.within(layer, relevance[0], *_bounds(op, rule, context))
+    else:
+        shares = rule(layer, relevance[0], context.bias)
+    context.account.book(op.tap, shares)
+    for step in op.layer.steps:
+        if step.primitive is c.name_p:
+            _arrive(context, step.params["name"], relevance[0])
+    return [shares.inputs]
+
+
+def _bounds(op: Operation, rule: Box, context: Context) -> tuple[Any, Any]:
+    """The bounds of a first layer's input: what comes before it, evaluated at those of the network's input."""
+    program, (number,) = context.program, op.inputs
+    start = [a for a in program.arguments if a in program.dependent]
+    nodes, ends = program.between(start, number), []
+    for bound in (rule.low, rule.high):
+        env = dict(context.env)
+        env.update((a, jnp.broadcast_to(jnp.asarray(bound, env[a].dtype), env[a].shape)) for a in start)
+        ends.append(run(nodes, env)[number])
+    return jnp.minimum(*ends), jnp.maximum(*ends)
+
+
+def _sum(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
+    values = [context.env[i] for i in op.node.inputs]
+    (z,) = c.bind(op.node.eqn, values)
+    s = divided(relevance[0], z, _STABILISER)
+    context.account.book(op.tap, Shares(None, jnp.zeros((), z.dtype), (relevance[0] - z * s).sum()))
+    back = Site(op.node.eqn, ()).vjp(values, [s])
+    return _by_number(op, [v * b for v, b in zip(values, back)], context)
+
+
+def _by_number(op: Operation, shares: Sequence[Any], context: Context) -> Sequence[Any]:
+    """Shares of a node's operands, as those of the operation's inputs."""
+    total: dict[int, Any] = {}
+    for number, share in zip(op.node.inputs, shares):
+        _add(total, number, share, context.program)
+    return [total.get(i) for i in op.inputs]
+
+
+def _elementwise(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
+    shape = context.program.shape(op.inputs[0])
+    (share,) = relevance
+    if share.shape != shape:
+        axes = tuple(a for a in range(share.ndim) if not shape or shape[a] != share.shape[a])
+        share = share.sum(axes).reshape(shape)
+    return [share]
+
+
+def _movement(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
+    node, env = op.node, context.env
+    if node.primitive is c.name_p:
+        _arrive(context, node.params["name"], relevance[0])
+        return relevance
+    wanted = [k for k, i in enumerate(node.inputs) if i in op.inputs and jnp.issubdtype(env[i].dtype, jnp.floating)]
+
+    def moved(*inputs: Any) -> list[Any]:
+        values = [env[i] for i in node.inputs]
+        for k, value in zip(wanted, inputs):
+            values[k] = value
+        return c.bind(node.eqn, values)
+
+    back = jax.vjp(moved, *(env[node.inputs[k]] for k in wanted))[1](relevance)
+    shares: list[Any] = [None] * len(node.inputs)
+    for k, share in zip(wanted, back):
+        shares[k] = share
+    return _by_number(op, shares, context)
+
+
+def _maximum(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
+    node, env = op.node, context.env
+    if node.primitive in (c.max_p, c.min_p):  # to the winner, the first of equals
+        a, b = (env[i] for i in node.inputs)
+        left = a >= b if node.primitive is c.max_p else a <= b
+        halves = [jnp.where(left, relevance[0], 0), jnp.where(left, 0, relevance[0])]
+        return _by_number(op, halves, context)
+    if context.table.rule_for(op) != "proportional" or node.primitive is not c.reduce_window_max_p:
+        return _movement(op, relevance, context)
+    x = env[op.inputs[0]]
+    pooled = lambda x: c.reduce_window_sum_p.bind(x, **node.params)  # noqa: E731
+    z = pooled(x)
+    s = divided(relevance[0], z, _STABILISER)
+    context.account.book(op.tap, Shares(None, jnp.zeros((), z.dtype), (relevance[0] - z * s).sum()))
+    return [x * jax.linear_transpose(pooled, x)(s)[0]]
+
+
+def _arrive(context: Context, name: str, relevance: Any) -> None:
+    arrived = context.account.arrived
+    arrived[name] = arrived.get(name, 0) + relevance.sum()
+
+
+def _loop(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
+    """Relevance through a ``scan``: its carry is recorded once more, then its body is walked from the last step."""
+    node, env, program = op.node, context.env, context.program
+    p, (k, n) = node.params, c.scan_counts(node.eqn)
+    values = [env[i] for i in node.inputs]
+    closed = p["jaxpr"]
+    marks = [i in program.dependent for i in node.inputs]
+    body = flatten(closed.jaxpr, closed.consts, marks)
+    while any(o in body.dependent and not marks[k + j] for j, o in enumerate(body.outputs[:n])):
+        marks = [m or (k <= j < k + n and body.outputs[j - k] in body.dependent) for j, m in enumerate(marks)]
+        body = flatten(closed.jaxpr, closed.consts, marks)
+    consts, xs = values[:k], values[k + n :]
+    like = lambda numbers: [jnp.zeros(body.shape(i), body.avals[i].dtype) for i in numbers]  # noqa: E731
+
+    def forward(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
+        outs = c.jaxpr_as_fun(closed)(*consts, *carry, *x)
+        return outs[:n], carry
+
+    control = {"length": p["length"], "reverse": p["reverse"]}
+    _, carries = jax.lax.scan(forward, values[k : k + n], xs, **control)
+
+    def backward(state: tuple[list[Any], list[Any]], step: tuple) -> tuple[tuple[list, list], tuple[list, Any]]:
+        to_carry, to_consts = state
+        carry, x, seeds = step
+        live = [r if o in body.dependent else None for r, o in zip([*to_carry, *seeds], body.outputs)]
+        values = evaluate(body, [*consts, *carry, *x])
+        shares, account = propagate(body, values, live, context.table, bias=context.bias)
+        full = [z if s is None else s for z, s in zip(like(body.arguments), shares)]
+        state = (full[k : k + n], [a + b for a, b in zip(to_consts, full[:k])])
+        return state, (full[k + n :], account.entries())
+
+    start = (relevance[:n], like(body.arguments[:k]))
+    control["reverse"] = not p["reverse"]
+    (to_carry, to_consts), (to_xs, accounts) = jax.lax.scan(backward, start, (carries, xs, relevance[n:]), **control)
+    context.account.add(jax.tree.map(lambda v: v.sum(0), accounts))
+    return _by_number(op, [*to_consts, *to_carry, *to_xs], context)
+
+
+def _branch(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
+    """Relevance through a ``cond``: that of the branch that was taken."""
+    node, env, program = op.node, context.env, context.program
+    index, *values = (env[i] for i in node.inputs)
+    marks = [i in program.dependent for i in node.inputs[1:]]
+
+    def walk(closed: c.ClosedJaxpr) -> Callable[[list[Any], list[Any]], tuple[list[Any], Any]]:
+        def back(values: list[Any], relevance: list[Any]) -> tuple[list[Any], Any]:
+            body = flatten(closed.jaxpr, closed.consts, marks)
+            shares, account = propagate(body, evaluate(body, values), relevance, context.table, bias=context.bias)
+            return [jnp.zeros_like(v) if s is None else s for v, s in zip(values, shares)], account.entries()
+
+        return back
+
+    runs = [walk(closed) for closed in node.params["branches"]]
+    shapes = [jax.eval_shape(run, values, relevance)[1] for run in runs]
+    blank = tuple({k: jnp.zeros(v.shape, v.dtype) for s in shapes for k, v in s[part].items()} for part in range(3))
+
+    def padded(run: Callable) -> Callable:
+        def full(values: list[Any], relevance: list[Any]) -> tuple[list[Any], Any]:
+            shares, entries = run(values, relevance)
+            return shares, tuple({**b, **e} for b, e in zip(blank, entries))
+
+        return full
+
+    shares, entries = jax.lax.switch(index, [padded(run) for run in runs], values, relevance)
+    context.account.add(entries)
+    return _by_number(op, [None, *shares], context)
+
+
+_RULES: dict[str, Callable[[Operation, list[Any], Context], Sequence[Any]]] = {
+    "convolution": _layer,
+    "dense": _layer,
+    "pool": _layer,
+    "sum": _sum,
+    "elementwise": _elementwise,
+    "movement": _movement,
+    "maximum": _maximum,
+    "loop": _loop,
+    "branch": _branch,
+}
