@@ -247,7 +247,7 @@ def test_smallest_cases():
 
 def test_optimizers_schedules_and_gradient_blur():
     f, x = where(), images(2, 8)
-    base = {**SMALL, "num_iterations": 4}
+    base = {**SMALL, "num_iterations": 4, "score": "contrastive"}
     plain = ablation_path(f, x, 1, **base)
     # Descending by the slope of what falls is ascending by the slope of what rises.
     sgd = optax.sgd(1.0)
@@ -341,7 +341,7 @@ def test_collapse_evaluates_binary_masks():
 def test_other_bases():
     f, x = where(), images(2, 8)
     patches = Patches(x, 0.0, 3)  # the last patches are cut: of less mass
-    p = ablation_path(f, x, 1, basis=patches, num_masks=3, num_iterations=4, saturation=0.5)
+    p = ablation_path(f, x, 1, basis=patches, num_masks=3, num_iterations=4, saturation=0.5, score="contrastive")
     assert p.masks.shape == (2, 3, 3, 3) and float(p.violation.worst.max()) < 1e-5
     assert float(p.score.min()) > 1
     pyramid = BlurPyramid(x, 4.0, 3, (4, 4))
