@@ -22,9 +22,10 @@ from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal.propagation.operations import Operation
 from jaxsal.propagation.program import Node
-from jaxsal.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, LayerRule, Norm, WSquare, ZPlus
+from jaxsal.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Norm, WSquare, ZPlus
 
-_KINDS = ("convolution", "dense", "pool", "maximum")
+_KINDS = ("convolution", "dense", "pool", "sum", "maximum")
+_NAMED = {"proportional": ("maximum",), "positive": ("sum",)}
 
 
 @jax.tree_util.register_dataclass
@@ -75,9 +76,10 @@ class RelevanceTable:
         """This table with one more line, before those there are. All that is given must hold for it to apply.
 
         Args:
-          rule: a rule of layers (``Epsilon()``, ...; ``"proportional"`` for kind "maximum"), or with ``primitive``
-            a function ``rule(site, inputs, outputs, cotangents) -> cotangents`` (None for zero).
-          kind: "convolution", "dense", "pool", "maximum", or several; layers (the first two) by default.
+          rule: a rule of layers and pools (``Epsilon()``, ...); "proportional" for kind "maximum" (a max-pool's
+            relevance goes to its window in proportion); "positive" for kind "sum"; or with ``primitive`` a function
+            ``rule(site, inputs, outputs, cotangents) -> cotangents`` (None for zero).
+          kind: "convolution", "dense", "pool", "sum", "maximum", or several; layers (the first two) by default.
           first: whether it must be a layer that the network's input reaches through no other layer.
           last: whether it must be a layer that reaches the output through no other layer.
           tap: a tap, or the beginning of a tap's path: layers whose next tap it is, or lies in it.
@@ -91,8 +93,9 @@ class RelevanceTable:
             _checks.choice("kind of operation", name, _KINDS)
         if primitive is not None and (kinds, first, last, tap) != (None, None, None, None):
             raise ValueError(message("with_rule", "primitive with another condition", "primitive alone"))
-        if primitive is None and rule != "proportional" and not isinstance(rule, LayerRule):
-            raise TypeError(message("rule", type(rule).__name__, "Epsilon(), ZPlus(), ... or a callable"))
+        if not callable(rule) and (not isinstance(rule, str) or kinds != _NAMED.get(rule)):
+            expected = "a rule, 'proportional' for kind 'maximum' or 'positive' for kind 'sum'"
+            raise TypeError(message("rule", repr(rule), expected))
         return RelevanceTable((Line(rule, kinds, first, last, tap, primitive), *self.lines))
 
     def rule_for(self, op: Operation) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsal._method import method
+from jaxsal._method import method, settle
 from jaxsal._types import Classifier, Images, Scores, TargetLike
 from jaxsal.propagation import composites
 from jaxsal.propagation.composites import RelevanceTable
@@ -92,14 +92,12 @@ def relevance_ledger(
       Bach et al. 2015, Eq. 2 (conservation); white-box survey, Eq. 11.
     """
     table = composites.resolve(composite)
-    settled: Any = target.at(f(x))  # type: ignore[union-attr]
+    settled = settle(f, x, target)
 
     def single(image: Any, chosen: Any) -> Ledger:
         chosen = jax.tree.map(lambda v: v[None], chosen)
         share, seeds, account = relevance(f, image[None], chosen, table, seed, bias)
-        entries = account.entries()
         names = tuple(dict.fromkeys([*account.arrived, *account.bias]))
-        columns = ({name: jnp.asarray(value) for name, value in column.items()} for column in entries)
-        return Ledger(seeds.sum(), share.sum(), *columns, names)
+        return Ledger(seeds.sum(), share.sum(), account.arrived, account.bias, account.stabiliser, names)
 
     return jax.vmap(single)(x, settled)

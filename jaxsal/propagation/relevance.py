@@ -27,6 +27,7 @@ from jaxsal.propagation.composites import RelevanceTable
 from jaxsal.propagation.operations import Operation, operations
 from jaxsal.propagation.program import Env, Program, evaluate, flatten, run
 from jaxsal.propagation.rules import Box, Norm, Shares, divided
+from jaxsal.tracing.lowering import lowered
 from jaxsal.tracing.tables import Site
 
 _STABILISER = Norm().epsilon
@@ -120,10 +121,7 @@ def _by_primitive(op: Operation, relevance: list[Any], context: Context) -> Sequ
     node, env = op.node, context.env
     site = Site(node.eqn, tuple(env[i] for i in node.inputs))
     given = context.table.rule_for(op)(site, list(site.values), [env[o] for o in node.outputs], relevance)
-    total: dict[int, Any] = {}
-    for number, share in zip(node.inputs, given):
-        _add(total, number, share, context.program)
-    return [total.get(i) for i in op.inputs]
+    return _by_number(op, given, context)
 
 
 def _layer(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
@@ -156,12 +154,19 @@ def _bounds(op: Operation, rule: Box, context: Context) -> tuple[Any, Any]:
 
 
 def _sum(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
-    values = [context.env[i] for i in op.node.inputs]
-    (z,) = c.bind(op.node.eqn, values)
-    s = divided(relevance[0], z, _STABILISER)
+    """In proportion to the terms; to the positive ones alone by the rule "positive"."""
+    node = op.node
+    values = [context.env[i] for i in node.inputs]
+    signs = (1, -1 if node.primitive is c.sub_p else 1)
+    terms = [sign * v for sign, v in zip(signs, values)]
+    epsilon = _STABILISER
+    if context.table.rule_for(op) == "positive":
+        terms, epsilon = [jnp.maximum(t, 0) for t in terms], 0.0
+    z = terms[0] + terms[1]
+    s = divided(relevance[0], z, epsilon)
     context.account.book(op.tap, Shares(None, jnp.zeros((), z.dtype), (relevance[0] - z * s).sum()))
-    back = Site(op.node.eqn, ()).vjp(values, [s])
-    return _by_number(op, [v * b for v, b in zip(values, back)], context)
+    back = Site(node.eqn, ()).vjp(values, [s])  # sums over the axes along which an operand was repeated
+    return _by_number(op, [t * sign * b for t, sign, b in zip(terms, signs, back)], context)
 
 
 def _by_number(op: Operation, shares: Sequence[Any], context: Context) -> Sequence[Any]:
@@ -194,7 +199,8 @@ def _movement(op: Operation, relevance: list[Any], context: Context) -> Sequence
             values[k] = value
         return c.bind(node.eqn, values)
 
-    back = jax.vjp(moved, *(env[node.inputs[k]] for k in wanted))[1](relevance)
+    # The derivative of a max-pool is slow on CPU, unless it is taken of the pool in another form.
+    back = jax.vjp(lowered(moved), *(env[node.inputs[k]] for k in wanted))[1](relevance)
     shares: list[Any] = [None] * len(node.inputs)
     for k, share in zip(wanted, back):
         shares[k] = share
