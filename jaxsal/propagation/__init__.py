@@ -3,6 +3,7 @@
 from jaxsal.propagation import composites as composites
 from jaxsal.propagation import rules as rules
 from jaxsal.propagation.composites import RelevanceTable as RelevanceTable
+from jaxsal.propagation.deeplift import deeplift as deeplift
 from jaxsal.propagation.excitation import excitation_backprop as excitation_backprop
 from jaxsal.propagation.ledger import Ledger as Ledger
 from jaxsal.propagation.ledger import relevance_ledger as relevance_ledger
