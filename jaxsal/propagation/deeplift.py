@@ -69,11 +69,9 @@ def deeplift(
     """DeepLIFT: contributions ``m ⊙ (x − x⁰)`` that add up to ``S(x) − S(x⁰)``, the difference from a reference.
 
     Multipliers m go back by the chain rule (Eq. 21): linear layers give their weights; a nonlinearity ``z = g(y)``
-    gives ``Δz / Δy`` (rescale), or one slope for the positive and one for the negative part of Δy 
-    (RevealCancel, Eqs. 23–25).
-    The sum holds to rounding (Eq. 19) through residual sums, concatenation, overlapping max-pools, gates, layer
-    normalisation and products of activations, for any target (a probability too). Where Δy is rounding, the slope is
-    the derivative at x.
+    gives ``Δz / Δy`` (rescale), or one slope for the positive and one for the negative part of Δy (RevealCancel). The
+    sum holds to rounding through residual sums, concatenation, overlapping max-pools, gates, layer normalisation and
+    products of activations, for any target (a probability too). Where Δy is rounding, the slope is the derivative.
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.

@@ -92,15 +92,19 @@ def propagate(
         _add(relevance, number, seed, program)
     for op in reversed(operations(program, env, table.own)):
         arriving = [relevance.pop(o, None) for o in op.outputs]
-        if all(r is None for r in arriving):
-            continue
-        full = [
-            jnp.zeros(program.shape(o), program.avals[o].dtype) if r is None else r
-            for o, r in zip(op.outputs, arriving)
-        ]
-        for number, share in zip(op.inputs, _rule_of(op, table)(op, full, context)):
-            _add(relevance, number, share, program)
+        if any(r is not None for r in arriving):
+            for number, share in zip(op.inputs, step(op, arriving, context)):
+                _add(relevance, number, share, program)
     return [relevance.get(a) for a in program.arguments], context.account
+
+
+def step(op: Operation, arriving: Sequence[Any], context: Context) -> Sequence[Any]:
+    """Relevance of one operation's inputs, given that of its outputs (None for zero, but not everywhere)."""
+    program = context.program
+    full = [
+        jnp.zeros(program.shape(o), program.avals[o].dtype) if r is None else r for o, r in zip(op.outputs, arriving)
+    ]
+    return _rule_of(op, context.table)(op, full, context)
 
 
 def _add(relevance: dict[int, Any], number: int, share: Any, program: Program) -> None:

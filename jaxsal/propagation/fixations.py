@@ -1,0 +1,153 @@
+"""CNN-Fixations: the pixels that a decision is traced back to, from winner to winner."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsal import _checks
+from jaxsal._dct import gaussian_blur
+from jaxsal._method import combine, method, partition, settle
+from jaxsal._types import Array, Classifier, Float, Heatmaps, Images, TargetLike
+from jaxsal.propagation.backtrack import Points, back, joined
+from jaxsal.propagation.excitation import WINNERS
+from jaxsal.propagation.lrp import seed_of
+from jaxsal.propagation.operations import Operation, operations
+from jaxsal.propagation.program import Env, Program, evaluate, trace
+from jaxsal.propagation.relevance import Account, Context, step
+from jaxsal.propagation.unroll import unrolled
+
+
+def _is_map(shape: tuple[int, ...]) -> bool:
+    """Whether a value has places: images, features ``[1 h w c]``, but not pooled features or logits."""
+    return len(shape) >= 4 and math.prod(sorted(shape)[:-1]) > 1
+
+
+def _start(relevance: Any, num_points: int) -> Points:
+    """The places that most evidence comes from, as far as it is positive."""
+    best, index = jax.lax.top_k(relevance.ravel(), min(num_points, relevance.size))
+    return Points(index.astype(jnp.int32), best > 0)
+
+
+def _walk(program: Program, env: Env, seed: Any, num_points: int) -> Points:
+    """From the logits: evidence spreads over whole layers while there are no places, then points are followed."""
+    context = Context(WINNERS, program, env, Account(), bias=False)
+    evidence: dict[int, Any] = {program.outputs[0]: seed}
+    # Each set of points that sets out somewhere else is followed on its own: {where it set out: its points}.
+    points: dict[int, dict[int, Points]] = {}
+
+    def arrive(number: int, share: Any) -> None:
+        if share is not None and number in program.dependent:
+            evidence[number] = evidence[number] + share if number in evidence else share
+
+    def follow(op: Operation, number: int, origin: int, found: Points) -> None:
+        for target, gone in zip(op.inputs, back(op, found, program, env)):
+            if gone is not None:
+                here = points.setdefault(target, {})
+                here[origin] = joined(here.get(origin), gone)
+
+    for op in reversed(operations(program, env)):
+        for number in op.outputs:
+            if number in evidence and _is_map(program.shape(number)):
+                points.setdefault(number, {})[number] = _start(evidence.pop(number), num_points)
+            for origin, found in points.pop(number, {}).items():
+                follow(op, number, origin, found)
+        if any(number in evidence for number in op.outputs):
+            arriving = [evidence.pop(o, None) for o in op.outputs]
+            for number, share in zip(op.inputs, step(op, arriving, context)):
+                arrive(number, share)
+
+    argument = program.arguments[-1]
+    if argument in evidence:
+        points.setdefault(argument, {})[argument] = _start(evidence[argument], num_points)
+    sets = [*points.get(argument, {}).values()]
+    if not sets:
+        return Points(jnp.zeros(1, jnp.int32), jnp.zeros(1, bool))
+    return Points(*(jnp.concatenate(column) for column in zip(*sets)))
+
+
+def _fixations(f: Any, x: Any, target: Any, num_points: int) -> tuple[Any, Any, Any]:
+    """Rows, columns, and which are there, ``[n k]`` each."""
+    arrays, static = partition(f)
+    settled = settle(f, x, target)
+
+    def single(image: Any, chosen: Any) -> tuple[Any, Any, Any]:
+        straight = unrolled(lambda arrays, x: combine(arrays, static)(x))
+        program, _ = trace(straight, arrays, image[None], depends=(False, True))
+        env = evaluate(program, [*arrays, image[None]])
+        chosen = jax.tree.map(lambda v: v[None], chosen)
+        seed = jnp.maximum(seed_of(env[program.outputs[0]], chosen, "one_hot"), 0)
+        found = _walk(program, env, seed, num_points)
+        _, rows, columns, _ = jnp.unravel_index(found.index, (1, *image.shape))
+        return rows, columns, found.here
+
+    return jax.vmap(single)(x, settled)
+
+
+@method(lower=False)
+def fixation_points(
+    f: Classifier, x: Images, target: TargetLike = None, *, num_points: int = 512
+) -> Float[Array, "n k 2"]:
+    """The fixations themselves: pixels that the decision is traced back to, see ``cnn_fixations``.
+
+    Args:
+      f: classifier, images ``[n h w c]`` to logits ``[n k]``.
+      x: images ``float[n h w c]``.
+      target: None (top class), a class, one class an image, or a function of the logits.
+      num_points: at most so many.
+
+    Returns:
+      Rows and columns in pixels ``float[n k 2]``, NaN where there are fewer; a pixel may come several times.
+
+    Raises:
+      TypeError: evidence meets a primitive through which no single term can be followed; the message names it.
+    """
+    rows, columns, here = _fixations(f, x, target, num_points)
+    return jnp.where(here[..., None], jnp.stack([rows, columns], -1).astype(jnp.float32), jnp.nan)
+
+
+@method(lower=False)
+def cnn_fixations(
+    f: Classifier, x: Images, target: TargetLike = None, *, num_points: int = 512, sigma: float | int | None = None
+) -> Heatmaps:
+    """CNN-Fixations: evidence for a class traced back from winner to winner, as a density of the pixels where it ends.
+
+    While features have no places (dense layers, global pooling) all positive evidence is followed, in proportion, as
+    in excitation backprop; from the ``num_points`` places of the last feature map with most of it single points go
+    back: in a convolution or dense layer to the input with the largest term ``w a``, in a pool to the largest value of
+    its window, in a residual sum to the larger branch.
+
+    Args:
+      f: classifier, images ``[n h w c]`` to logits ``[n k]``.
+      x: images ``float[n h w c]``.
+      target: None (top class), a class, one class an image, or a function of the logits.
+      num_points: at most so many fixations.
+      sigma: of the Gaussian that makes a density of them, in pixels; None for a twentieth of the longer side.
+
+    Returns:
+      Density ``float[n h w]``: not negative, adding up to 1 (0 where nothing speaks for the class). Its derivative
+      is 0: fixations jump.
+
+    Raises:
+      TypeError: evidence meets a primitive through which no single term can be followed; the message names it.
+      ValueError: sigma not positive.
+
+    References:
+      Mopuri et al. 2018, "CNN Fixations: An unraveling approach to visualize the discriminative image regions",
+      Algorithms 1 and 2, who follow all positive neurons between dense layers and one position an inception branch.
+    """
+    side = max(x.shape[1:3])
+    sigma = side / 20 if sigma is None else sigma
+    if sigma <= 0:
+        raise ValueError(_checks.message("sigma", sigma, "a positive number of pixels"))
+    rows, columns, here = _fixations(f, x, target, num_points)
+
+    def count(rows: Any, columns: Any, here: Any) -> Any:
+        return jnp.zeros(x.shape[1:3]).at[rows, columns].add(here.astype(jnp.float32))
+
+    blurred = jnp.maximum(gaussian_blur(jax.vmap(count)(rows, columns, here)[..., None], sigma)[..., 0], 0)
+    total = blurred.sum((1, 2), keepdims=True)
+    return (blurred / jnp.where(total > 0, total, 1)).astype(x.dtype)
