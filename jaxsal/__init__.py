@@ -5,6 +5,7 @@ from jaxsal import evaluation as evaluation
 from jaxsal import features as features
 from jaxsal import models as models
 from jaxsal import paths as paths
+from jaxsal import propagation as propagation
 from jaxsal import targets as targets
 from jaxsal import viz as viz
 from jaxsal.cam import ablation_cam as ablation_cam
@@ -44,8 +45,16 @@ from jaxsal.perturbation import meaningful_perturbation as meaningful_perturbati
 from jaxsal.perturbation import occlusion as occlusion
 from jaxsal.perturbation import rise as rise
 from jaxsal.perturbation import shapley as shapley
+from jaxsal.propagation import RelevanceTable as RelevanceTable
+from jaxsal.propagation import cnn_fixations as cnn_fixations
+from jaxsal.propagation import composites as composites
 from jaxsal.propagation import deconvnet as deconvnet
+from jaxsal.propagation import deep_taylor as deep_taylor
+from jaxsal.propagation import deeplift as deeplift
+from jaxsal.propagation import excitation_backprop as excitation_backprop
 from jaxsal.propagation import guided_backprop as guided_backprop
+from jaxsal.propagation import lrp as lrp
+from jaxsal.propagation import relevance_ledger as relevance_ledger
 from jaxsal.tracing import Table as Table
 from jaxsal.tracing import capture as capture
 from jaxsal.tracing import replace as replace

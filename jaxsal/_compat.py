@@ -6,7 +6,7 @@ Written for jax 0.10; names that moved in a later release are resolved here and 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -49,6 +49,12 @@ transpose_p = primitives.transpose_p
 def named(*names: str) -> frozenset[Primitive]:
     """The primitives of these names, of those that this release has."""
     return frozenset(p for p in (getattr(primitives, f"{name}_p", None) for name in names) if p is not None)
+
+
+def primitives_of(f: Callable, rank: int) -> frozenset[Primitive]:
+    """The primitives that a function of one array of this rank is made of, for those that have no public name."""
+    closed = jax.make_jaxpr(f)(jax.ShapeDtypeStruct((2,) * rank, "float32"))
+    return frozenset(eqn.primitive for eqn in closed.jaxpr.eqns)
 
 
 TRANSCENDENTAL = named(
@@ -104,6 +110,8 @@ def source_line(eqn: JaxprEqn) -> str:
         "/jaxlib/",
         "/flax/",
         "/jaxsal/tracing/",
+        "/jaxsal/propagation/",
+        "/jaxsal/_compat.py",
         "/equinox/",
         "/haiku/",
         "/jaxtyping/",
@@ -111,10 +119,10 @@ def source_line(eqn: JaxprEqn) -> str:
         "<@",
     )
     user = [f for f in frames if not any(part in f.filename for part in ours)]
-    if not (user or frames):
+    if not user:
         return ""
     # extract_tb lists the outermost call first; the innermost user frame is the line that made the equation.
-    frame = (user or frames)[-1]
+    frame = user[-1]
     return f"{frame.filename}:{frame.lineno} ({frame.name})"
 
 

@@ -35,6 +35,11 @@ METHODS: dict[str, Callable[..., Any]] = {
     "var_gradient": gradients.smooth(gradients.gradient, kind="variance"),
     "deconvnet": propagation.deconvnet,
     "guided_backprop": propagation.guided_backprop,
+    "lrp": propagation.lrp,
+    "deep_taylor": propagation.deep_taylor,
+    "deeplift": propagation.deeplift,
+    "excitation_backprop": propagation.excitation_backprop,
+    "cnn_fixations": propagation.cnn_fixations,
     "cam": cam,
     "grad_cam": grad_cam,
     "grad_cam_pp": grad_cam_pp,
@@ -62,7 +67,9 @@ METHODS: dict[str, Callable[..., Any]] = {
 }
 """Name -> method ``(f, x, target=None, **options)``; every entry runs with no option given."""
 
-SIGNED = frozenset({"input_x_gradient", "integrated_gradients", "blur_integrated_gradients"})
+SIGNED = frozenset(
+    {"input_x_gradient", "integrated_gradients", "blur_integrated_gradients", "lrp", "deep_taylor", "deeplift"}
+)
 """Methods whose channels add up to a signed contribution; of the others the largest magnitude is shown."""
 
 

@@ -98,6 +98,12 @@ class RelevanceTable:
             raise TypeError(message("rule", repr(rule), expected))
         return RelevanceTable((Line(rule, kinds, first, last, tap, primitive), *self.lines))
 
+    def reroute(self, f: Callable) -> Callable:
+        """``f`` with relevance for a derivative; what ``js.reroute(f, table)`` gives."""
+        from jaxsal.propagation.relevance import Relevant  # which needs this table
+
+        return Relevant(f, self)
+
     def rule_for(self, op: Operation) -> Any:
         """The rule that applies to an operation, None if no line speaks of it."""
         return next((line.rule for line in self.lines if line.matches(op)), None)

@@ -77,7 +77,8 @@ def steps_of(program: Program) -> list[Step]:
         into = tuple(dict.fromkeys(i for i in node.inputs if i in program.dependent))
         shape, layer = program.shape(node.outputs[0]), behind[into[0]]
         roots = {root[i] for i in into}
-        if _is_linear(program, node, into):
+        of_one = node.primitive in ELEMENTWISE and len(roots) == 1 and shape == program.shape(next(iter(roots)))
+        if _is_linear(program, node, into) and not (of_one and len(into) > 1):
             step = Step("linear", node, into)
             if node.primitive in _PRODUCTS:
                 layer = "convolution" if node.primitive is c.conv_general_dilated_p else "dense"
@@ -85,7 +86,7 @@ def steps_of(program: Program) -> list[Step]:
                 root[node.outputs[0]] = root[into[0]]  # it may be a part of a nonlinearity
         elif node.primitive in MAXIMA:
             step = Step("maximum", node, into)
-        elif node.primitive in ELEMENTWISE and len(roots) == 1 and shape == program.shape(next(iter(roots))):
+        elif of_one:
             (start,) = roots
             total = not any(_is_partial(program, n) for n in program.between([start], node.outputs[0]))
             step = Step("unary", node, (start,), behind[start], total)
@@ -193,9 +194,16 @@ def multipliers(found: Differences, seed: Pair) -> list[Pair | None]:
     for step in reversed(found.steps):
         arriving = [pairs.pop(o, None) for o in step.node.outputs]
         if any(pair is not None for pair in arriving):
-            for number, pair in zip(step.inputs, _BACK[step.kind](step, arriving[0], found)):
-                _add(pairs, number, pair, program)
+            pair = arriving[0] if len(arriving) == 1 else _gathered(step, arriving, program)
+            for number, share in zip(step.inputs, _BACK[step.kind](step, pair, found)):
+                _add(pairs, number, share, program)
     return [pairs.get(a) for a in program.arguments]
+
+
+def _gathered(step: Step, arriving: list[Pair | None], program: Program) -> Pair:
+    """The multipliers of several results, as a pair of lists."""
+    zeros = [jnp.zeros(program.shape(o), program.avals[o].dtype) for o in step.node.outputs]
+    return tuple([z if pair is None else pair[k] for z, pair in zip(zeros, arriving)] for k in range(2))  # type: ignore[return-value]
 
 
 def _add(pairs: dict[int, Pair], number: int, pair: Pair | None, program: Program) -> None:
@@ -231,7 +239,8 @@ def _operands(step: Step, found: Differences) -> tuple[Callable[..., Any], list[
 
     def function(*inputs: Any) -> Any:
         given = dict(zip(step.inputs, inputs))
-        return c.bind(node.eqn, [given.get(i, at[i]) for i in node.inputs])[0]
+        outs = c.bind(node.eqn, [given.get(i, at[i]) for i in node.inputs])
+        return outs[0] if len(outs) == 1 else outs
 
     return function, [at[i] for i in step.inputs]
 
@@ -288,7 +297,8 @@ def _linear_parts(step: Step, found: Differences) -> list[Any]:
         kernel, delta = found.at[_kernel(step)], found.delta(step.inputs[0])
         up, down = (_with_kernel(step, found, half(kernel, 0))(half(delta, 0)) for half in (jnp.maximum, jnp.minimum))
         return [up + down]
-    return [jax.jvp(function, operands, [plus for plus, _ in parts])[1]]
+    out = jax.jvp(function, operands, [plus for plus, _ in parts])[1]
+    return out if isinstance(out, list) else [out]
 
 
 # Elementwise functions of one value.

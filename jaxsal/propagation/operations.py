@@ -64,6 +64,7 @@ ELEMENTWISE = c.TRANSCENDENTAL | c.named(
     "is_finite",
     "convert_element_type",
     "reduce_precision",
+    "stop_gradient",
 )
 MOVEMENT = c.named(
     "reshape",
@@ -74,6 +75,9 @@ MOVEMENT = c.named(
     "dynamic_slice",
     "gather",
     "concatenate",
+    "stack",
+    "split",
+    "tile",
     "pad",
     "rev",
     "name",
@@ -82,6 +86,8 @@ MOVEMENT = c.named(
     "sharding_constraint",
     "expand_dims",
 )
+# Primitives without a public name, since jax 0.10.
+MOVEMENT |= c.primitives_of(lambda x: jnp.stack([x, x]), 1) | c.primitives_of(lambda x: jnp.split(x, 2), 1)
 POOLS = c.named("reduce_sum", "reduce_window_sum", "cumsum")
 MAXIMA = c.named("reduce_max", "reduce_window_max")
 SUMS = c.named("add", "sub", "add_any")

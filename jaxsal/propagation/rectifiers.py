@@ -13,7 +13,7 @@ from jaxsal._method import method
 from jaxsal._types import Attributions, Classifier, Images, TargetLike
 from jaxsal.targets import resolve
 from jaxsal.tracing.lowering import lowered
-from jaxsal.tracing.tables import Table, is_relu, relu_rule, reroute
+from jaxsal.tracing.tables import Rerouted, Table, is_relu, relu_rule
 
 
 def relu_table(rule: Any) -> Table:
@@ -27,7 +27,7 @@ GUIDED = relu_table(lambda x, cotangent: jnp.where(x > 0, jnp.maximum(cotangent,
 
 
 def _back(f: Any, x: Any, target: Any, table: Table, name: str) -> Any:
-    score, routed = resolve(target), reroute(f, table)
+    score, routed = resolve(target), Rerouted(f, table)
     if not routed.matches(x):
         expected = "at least one: maximum(x, 0), jax.nn.relu, relu6 or clip(x, 0, ·)"
         raise ValueError(message(f"ReLUs in the classifier, for {name}", 0, expected, "Use js.gradient."))

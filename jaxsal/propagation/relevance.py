@@ -20,12 +20,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsal import _compat as c
 from jaxsal._checks import message
 from jaxsal.propagation.composites import RelevanceTable
 from jaxsal.propagation.operations import Operation, operations
-from jaxsal.propagation.program import Env, Program, evaluate, flatten, run
+from jaxsal.propagation.program import Env, Program, begin, evaluate, flatten, run, trace
 from jaxsal.propagation.rules import Box, Norm, Shares, divided
 from jaxsal.tracing.lowering import lowered
 from jaxsal.tracing.tables import Site
@@ -312,3 +313,51 @@ _RULES: dict[str, Callable[[Operation, list[Any], Context], Sequence[Any]]] = {
     "loop": _loop,
     "branch": _branch,
 }
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Relevant:
+    """``f`` of one array with relevance for a derivative: ``jax.vjp`` takes relevance of the output to the input.
+
+    Its other derivatives, those by the leaves of ``f``, are zero: relevance says nothing of parameters.
+    """
+
+    f: Any
+    table: RelevanceTable
+
+    @property
+    def cam_layer(self) -> str | None:
+        """That of ``f``."""
+        return getattr(self.f, "cam_layer", None)
+
+    def __call__(self, x: Any) -> Any:
+        """The value of ``f``."""
+        leaves, structure = jax.tree.flatten((self.f, self.table))
+        arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray)]
+
+        def parts(arrays: list[Any]) -> Any:
+            supply = iter(arrays)
+            given = [next(supply) if isinstance(leaf, jax.Array | np.ndarray) else leaf for leaf in leaves]
+            return jax.tree.unflatten(structure, given)
+
+        def traced(arrays: list[Any], x: Any) -> tuple[Program, Any]:
+            return trace(lambda arrays, x: parts(arrays)[0](x), arrays, x, depends=(False, True))
+
+        def forward(arrays: list[Any], x: Any) -> tuple[Any, tuple[list[Any], Any, Env]]:
+            program, structure = traced(arrays, x)
+            env = evaluate(program, [*arrays, x])
+            kept = {number: env[number] for number in program.dependent}
+            return jax.tree.unflatten(structure, [env[o] for o in program.outputs]), (arrays, x, kept)
+
+        def backward(residuals: tuple[list[Any], Any, Env], seeds: Any) -> tuple[list[Any], Any]:
+            arrays, x, kept = residuals
+            program, _ = traced(arrays, x)
+            env = {**begin(program, [*arrays, x]), **kept}
+            shares, _ = propagate(program, env, jax.tree.leaves(seeds), parts(arrays)[1])
+            zeros = [jnp.zeros(a.shape, a.dtype) for a in arrays]
+            return zeros, jnp.zeros_like(x) if shares[-1] is None else shares[-1]
+
+        routed = jax.custom_vjp(lambda arrays, x: parts(arrays)[0](x))
+        routed.defvjp(forward, backward)
+        return routed(arrays, x)

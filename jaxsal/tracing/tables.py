@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -179,7 +179,15 @@ class Rerouted:
         return jax.tree.unflatten(jax.tree.structure(shape), outs), visitor.changes
 
 
-def reroute(f: Callable, table: Table) -> Rerouted:
+@runtime_checkable
+class Rerouter(Protocol):
+    """A table of another kind, which knows itself how to re-route a function."""
+
+    def reroute(self, f: Callable) -> Callable:
+        """``f`` with the table's vector-Jacobian product."""
+
+
+def reroute(f: Callable, table: Table | Rerouter) -> Callable:
     """Give ``f`` another vector-Jacobian product: the same value, the rules of ``table`` on the way back.
 
     Rules reach into ``jit``, ``remat``, ``scan``, ``cond``, and into functions with a custom derivative if something
@@ -187,12 +195,13 @@ def reroute(f: Callable, table: Table) -> Rerouted:
 
     Args:
       f: any JAX function or callable pytree; its leaves stay leaves of the result.
-      table: the rules; ``Table()`` changes nothing.
+      table: the rules; ``Table()`` changes nothing. A ``RelevanceTable`` has no derivative to fall back to: there a
+        primitive without a rule is an error.
 
     Returns:
       A callable pytree, to be differentiated by ``jax.grad``/``jax.vjp`` or handed to any attribution method.
     """
-    return Rerouted(f, table)
+    return Rerouted(f, table) if isinstance(table, Table) else table.reroute(f)
 
 
 def is_relu(site: Site) -> bool:
