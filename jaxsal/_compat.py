@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 from jax.extend import core as _core
+from jax.extend import source_info_util
 from jax.extend.core import primitives
 
 ClosedJaxpr = _core.ClosedJaxpr
@@ -68,7 +69,8 @@ def bind(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
     functions: Sequence[Any] = ()
     if not isinstance(params, dict):  # releases before and after 0.10 return (functions, params)
         functions, params = params
-    with eqn.ctx.manager:
+    # What is traced again keeps the line of the source that made it, for messages.
+    with eqn.ctx.manager, source_info_util.user_context(eqn.source_info.traceback):
         out = eqn.primitive.bind(*functions, *values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
 

@@ -80,7 +80,8 @@ class RelevanceTable:
             relevance goes to its window in proportion); "positive" for kind "sum"; or with ``primitive`` a function
             ``rule(site, inputs, outputs, cotangents) -> cotangents`` (None for zero).
           kind: "convolution", "dense", "pool", "sum", "maximum", or several; layers (the first two) by default.
-          first: whether it must be a layer that the network's input reaches through no other layer.
+          first: whether it must be a layer that the network's input reaches through no other layer. Layers in a loop
+            are neither first nor last: every step has the same rules.
           last: whether it must be a layer that reaches the output through no other layer.
           tap: a tap, or the beginning of a tap's path: layers whose next tap it is, or lies in it.
           primitive: a JAX primitive, wherever it is. It is then a layer no longer, if it was one.
@@ -93,7 +94,7 @@ class RelevanceTable:
             _checks.choice("kind of operation", name, _KINDS)
         if primitive is not None and (kinds, first, last, tap) != (None, None, None, None):
             raise ValueError(message("with_rule", "primitive with another condition", "primitive alone"))
-        if not callable(rule) and (not isinstance(rule, str) or kinds != _NAMED.get(rule)):
+        if not callable(rule) and (not isinstance(rule, str) or kinds is None or kinds != _NAMED.get(rule)):
             expected = "a rule, 'proportional' for kind 'maximum' or 'positive' for kind 'sum'"
             raise TypeError(message("rule", repr(rule), expected))
         return RelevanceTable((Line(rule, kinds, first, last, tap, primitive), *self.lines))

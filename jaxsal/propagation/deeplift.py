@@ -80,7 +80,8 @@ def deeplift(
       baseline: the reference: None is black (zero); a number, an image, one an image; or several, ``[b n|1 h w c]``,
         over which attributions are averaged (evaluated one after the other).
       rule: "rescale", "reveal_cancel", or "reveal_cancel_dense" (rescale behind convolutions, RevealCancel behind
-        dense layers: the authors' recipe).
+        dense layers: the authors' recipe). Functions with an exponential, logarithm, root or quotient in them (softmax,
+        normalisation) are rescaled by every rule.
       multipliers: return m, what a unit of difference is worth, instead of the contributions.
 
     Returns:

@@ -40,7 +40,7 @@ RULES = ("rescale", "reveal_cancel", "reveal_cancel_dense")
 Pair = tuple[Any, Any]  # multipliers of the positive and of the negative part; one object twice where they are equal
 
 _LINEAR = MOVEMENT | POOLS | SUMS | c.named("neg", "convert_element_type", "reduce_precision")
-_PARTIAL = c.named("log", "log1p", "sqrt", "rsqrt", "pow", "asin", "acos", "acosh", "atanh")
+_PARTIAL = c.named("exp", "exp2", "log", "log1p", "sqrt", "rsqrt", "pow", "asin", "acos", "acosh", "atanh")
 _SCALES = (c.mul_p, c.div_p)
 _PRODUCTS = (c.conv_general_dilated_p, c.dot_general_p)
 _NEG = next(iter(c.named("neg")))
@@ -56,7 +56,8 @@ class Step:
       node: the node whose result it starts from.
       inputs: numbers of the values that it goes to.
       behind: the kind of layer that made the argument of a unary step: "convolution", "dense" or "".
-      total: whether the function of a unary step is defined for every number (a root or a quotient is not).
+      total: whether RevealCancel may ask the function of a unary step about numbers that do not occur: not where it has
+        a root, logarithm or quotient, which these may not have, or an exponential, which they overflow.
     """
 
     kind: str
@@ -114,7 +115,7 @@ def _is_linear(program: Program, node: Node, into: tuple[int, ...]) -> bool:
 
 
 def _is_partial(program: Program, node: Node) -> bool:
-    """Whether a function is not defined for every number: it has a root, a logarithm, a quotient in it."""
+    """Whether a function is not to be asked about numbers that do not occur; see ``Step.total``."""
     return node.primitive in _PARTIAL or (node.primitive is c.div_p and node.inputs[1] in program.dependent)
 
 

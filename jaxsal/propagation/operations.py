@@ -93,6 +93,7 @@ MAXIMA = c.named("reduce_max", "reduce_window_max")
 SUMS = c.named("add", "sub", "add_any")
 _RESHAPES = c.named("reshape", "squeeze", "broadcast_in_dim", "transpose", "copy", "name")
 _LAYERED = ("convolution", "dense", "loop", "branch")
+_PLACED = ("convolution", "dense", "branch")
 _LINEAR = {c.conv_general_dilated_p: "convolution", c.dot_general_p: "dense"}
 
 
@@ -106,8 +107,8 @@ class Operation:
       inputs: numbers of the values that may receive relevance.
       outputs: numbers of the values it comes from.
       layer: the layer, for kinds "convolution", "dense" and "pool".
-      first: whether it is a layer whose input comes from the network's input without another layer between.
-      last: whether it is a layer from which no other layer depends.
+      first: whether it is a layer or branch whose input comes from the network's input with no layer between.
+      last: whether it is a layer or branch from which no other layer depends.
       tap: the name of the first tap at or after the operation, "output" if none.
     """
 
@@ -126,13 +127,20 @@ class Operation:
         return self.node.primitive
 
 
-def operations(program: Program, env: Env, own: Callable[[Node], bool] = lambda node: False) -> list[Operation]:
+def operations(
+    program: Program,
+    env: Env,
+    own: Callable[[Node], bool] = lambda node: False,
+    ends: tuple[bool, bool] = (True, True),
+) -> list[Operation]:
     """Read a program as operations, in order of evaluation.
 
     Args:
       program: a flat program.
       env: at least its arguments, constants and what follows from them alone (``program.begin``).
       own: nodes that are to stay alone, as kind "refused", since a rule for their primitive takes them.
+      ends: whether its arguments are the network's input, and its results the network's output: the body of a branch
+        may be in the middle.
 
     Returns:
       The operations. Together they cover every node that depends on the input.
@@ -141,7 +149,10 @@ def operations(program: Program, env: Env, own: Callable[[Node], bool] = lambda 
     for node in program.nodes:
         if node.depends and node not in reader.taken:
             reader.read(node, own(node))
-    return _positions(program, reader.found)
+    return [
+        dataclasses.replace(op, first=op.first and ends[0], last=op.last and ends[1])
+        for op in _positions(program, reader.found)
+    ]
 
 
 class _Reader:
@@ -300,7 +311,7 @@ def _positions(program: Program, found: Iterable[Operation]) -> list[Operation]:
     first = []
     for op in found:
         before = any(i in layered for i in op.node.inputs)
-        first.append(op.kind in ("convolution", "dense") and not before)
+        first.append(op.kind in _PLACED and not before)
         if before or op.kind in _LAYERED:
             layered.update((*op.outputs, *op.node.outputs))
     followed: set[int] = set()  # values with a layer after them
@@ -309,10 +320,10 @@ def _positions(program: Program, found: Iterable[Operation]) -> list[Operation]:
     placed = []
     for op, is_first in zip(reversed(found), reversed(first)):
         after = any(o in followed for o in op.outputs)
-        is_layer = op.kind in ("convolution", "dense")
+        is_layer = op.kind in _LAYERED
         end = order[program.producer[op.outputs[0]]]
         tap = next((name for index, name in names if index >= end), "output")
-        placed.append(dataclasses.replace(op, first=is_first, last=is_layer and not after, tap=tap))
+        placed.append(dataclasses.replace(op, first=is_first, last=op.kind in _PLACED and not after, tap=tap))
         if after or is_layer:
             followed.update(op.inputs)
     return placed[::-1]

@@ -31,12 +31,14 @@ class Node:
       inputs: numbers of the operands.
       outputs: numbers of the results.
       depends: whether any operand depends on the input that relevance is wanted for.
+      callers: the calls that it is inside of, the innermost first.
     """
 
     eqn: c.JaxprEqn
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     depends: bool
+    callers: tuple[c.JaxprEqn, ...] = ()
 
     @property
     def primitive(self) -> c.Primitive:
@@ -50,7 +52,10 @@ class Node:
 
     def __str__(self) -> str:
         shapes = ", ".join(str(c.shape(v)) for v in self.eqn.invars)
-        return f"'{self.primitive}' of shapes {shapes} at {c.source_line(self.eqn) or 'an unknown line'}"
+        lines = filter(
+            None, map(c.source_line, (self.eqn, *self.callers))
+        )  # inside of JAX there is no line of the user's
+        return f"'{self.primitive}' of shapes {shapes} at {next(lines, 'an unknown line')}"
 
 
 @dataclasses.dataclass(eq=False)
@@ -122,7 +127,9 @@ def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> P
         program.constants[new] = value
         return new
 
-    def walk(jaxpr: c.Jaxpr, consts: Sequence[Any], inputs: Sequence[int]) -> list[int]:
+    def walk(
+        jaxpr: c.Jaxpr, consts: Sequence[Any], inputs: Sequence[int], callers: tuple[c.JaxprEqn, ...]
+    ) -> list[int]:
         names: dict[Any, int] = dict(zip(jaxpr.invars, inputs))
         names.update((var, constant(var, value)) for var, value in zip(jaxpr.constvars, consts))
 
@@ -132,11 +139,11 @@ def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> P
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
             if eqn.primitive in _CALLS:
-                results = walk(*_body(eqn), operands)
+                results = walk(*_body(eqn), operands, (eqn, *callers))
             else:
                 results = [number(var.aval) for var in eqn.outvars]
                 marked = not program.dependent.isdisjoint(operands)
-                node = Node(eqn, tuple(operands), tuple(results), marked)
+                node = Node(eqn, tuple(operands), tuple(results), marked, callers)
                 program.nodes.append(node)
                 program.producer.update((r, node) for r in results)
                 program.dependent.update(results if marked else ())
@@ -147,7 +154,7 @@ def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> P
 
     program.arguments = tuple(number(var.aval) for var in jaxpr.invars)
     program.dependent.update(a for a, mark in zip(program.arguments, depends) if mark)
-    program.outputs = tuple(walk(jaxpr, consts, program.arguments))
+    program.outputs = tuple(walk(jaxpr, consts, program.arguments, ()))
     for output in program.outputs:
         program.users[output].append(None)
     return program

@@ -70,7 +70,13 @@ class Context:
 
 
 def propagate(
-    program: Program, env: Env, seeds: Sequence[Any], table: RelevanceTable, *, bias: bool = True
+    program: Program,
+    env: Env,
+    seeds: Sequence[Any],
+    table: RelevanceTable,
+    *,
+    bias: bool = True,
+    ends: tuple[bool, bool] = (True, True),
 ) -> tuple[list[Any], Account]:
     """Propagate relevance from the outputs of a program to its arguments.
 
@@ -80,6 +86,7 @@ def propagate(
       seeds: relevance of its outputs, None for zero.
       table: the rules.
       bias: whether biases absorb relevance; False ignores them.
+      ends: whether first and last layers of the program are those of the network.
 
     Returns:
       Relevance of the arguments (None where none arrived), and the account.
@@ -91,7 +98,7 @@ def propagate(
     relevance: dict[int, Any] = {}
     for number, seed in zip(program.outputs, seeds):
         _add(relevance, number, seed, program)
-    for op in reversed(operations(program, env, table.own)):
+    for op in reversed(operations(program, env, table.own, ends)):
         arriving = [relevance.pop(o, None) for o in op.outputs]
         if any(r is not None for r in arriving):
             for number, share in zip(op.inputs, step(op, arriving, context)):
@@ -260,7 +267,8 @@ def _loop(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any
         carry, x, seeds = step
         live = [r if o in body.dependent else None for r, o in zip([*to_carry, *seeds], body.outputs)]
         values = evaluate(body, [*consts, *carry, *x])
-        shares, account = propagate(body, values, live, context.table, bias=context.bias)
+        ends = (False, False)
+        shares, account = propagate(body, values, live, context.table, bias=context.bias, ends=ends)
         full = [z if s is None else s for z, s in zip(like(body.arguments), shares)]
         state = (full[k : k + n], [a + b for a, b in zip(to_consts, full[:k])])
         return state, (full[k + n :], account.entries())
@@ -281,7 +289,9 @@ def _branch(op: Operation, relevance: list[Any], context: Context) -> Sequence[A
     def walk(closed: c.ClosedJaxpr) -> Callable[[list[Any], list[Any]], tuple[list[Any], Any]]:
         def back(values: list[Any], relevance: list[Any]) -> tuple[list[Any], Any]:
             body = flatten(closed.jaxpr, closed.consts, marks)
-            shares, account = propagate(body, evaluate(body, values), relevance, context.table, bias=context.bias)
+            shares, account = propagate(
+                body, evaluate(body, values), relevance, context.table, bias=context.bias, ends=(op.first, op.last)
+            )
             return [jnp.zeros_like(v) if s is None else s for v, s in zip(values, shares)], account.entries()
 
         return back
