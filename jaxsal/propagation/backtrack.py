@@ -184,6 +184,9 @@ def _moved(node: Any, number: int, program: Program, env: Env) -> Any:
 def _movement(op: Operation, points: Points, program: Program, env: Env) -> list[Points | None]:
     out: list[Points | None] = []
     for number in op.inputs:
+        if not jnp.issubdtype(program.avals[number].dtype, jnp.floating):
+            out.append(None)  # which of several numbers it is, not where it was
+            continue
         index = _moved(op.node, number, program, env)[points.index]
         out.append(Points(jnp.maximum(index, 0), points.here & (index >= 0)))
     return out

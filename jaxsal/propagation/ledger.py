@@ -94,10 +94,11 @@ def relevance_ledger(
     table = composites.resolve(composite)
     settled = settle(f, x, target)
 
-    def single(image: Any, chosen: Any) -> Ledger:
+    def single(image: Any, chosen: Any) -> tuple[Any, ...]:
         chosen = jax.tree.map(lambda v: v[None], chosen)
         share, seeds, account = relevance(f, image[None], chosen, table, seed, bias)
-        names = tuple(dict.fromkeys([*account.arrived, *account.bias]))
-        return Ledger(seeds.sum(), share.sum(), account.arrived, account.bias, account.stabiliser, names)
+        order[:] = dict.fromkeys([*account.arrived, *account.bias])
+        return seeds.sum(), share.sum(), *account.entries()
 
-    return jax.vmap(single)(x, settled)
+    order: list[str] = []  # dictionaries come back from vmap with their keys sorted
+    return Ledger(*jax.vmap(single)(x, settled), taps=tuple(order))
