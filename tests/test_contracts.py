@@ -25,6 +25,7 @@ SETTINGS = {
     "deconvnet": {"differentiable": False},
     "guided_backprop": {"differentiable": False},
     "guided_grad_cam": {"differentiable": False},
+    "cnn_fixations": {"options": {"num_points": 8, "sigma": 2}, "differentiable": False, "bf16": 0.9},
     "occlusion": {"options": {"window": 4}},
     "rise": {"options": {"num_masks": 12, "cells": 3}},
     "lime": {"options": {"num_samples": 30, "basis": patches}},

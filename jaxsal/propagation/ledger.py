@@ -101,4 +101,5 @@ def relevance_ledger(
         return seeds.sum(), share.sum(), *account.entries()
 
     order: list[str] = []  # dictionaries come back from vmap with their keys sorted
-    return Ledger(*jax.vmap(single)(x, settled), taps=tuple(order))
+    seeds, arrived_at_input, arrived, biases, stabilisers = jax.vmap(single)(x, settled)
+    return Ledger(seeds, arrived_at_input, arrived, biases, stabilisers, tuple(order))

@@ -117,6 +117,7 @@ def step(op: Operation, arriving: Sequence[Any], context: Context) -> Sequence[A
 
 def _add(relevance: dict[int, Any], number: int, share: Any, program: Program) -> None:
     if share is not None and number in program.dependent:
+        share = share.astype(program.avals[number].dtype)
         relevance[number] = relevance[number] + share if number in relevance else share
 
 

@@ -12,11 +12,7 @@ from jaxsal.propagation.rules import Epsilon
 
 FAST = ["squeezenet1_1", "resnet18"]
 REST = [n for n in js.models.list() if n != "scenes" and n not in FAST]
-REAL = [
-    "squeezenet1_1",
-    "cifar_resnet20",
-    *(pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenet_v2", "cifar_resnet56")),
-]
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenet_v2", "cifar_resnet56")]
 
 
 def check(ledger, tolerance=1e-5):
@@ -52,7 +48,7 @@ def test_conservation_of_composites(composite):
     assert all(not np.any(v) for v in ignored.bias.values())
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", ["squeezenet1_1", "cifar_resnet20", *LARGE])
 def test_conservation_on_real_weights(shared_path, name):
     f = js.models.load(name, weights=shared_path("data", "weights", f"{name}.safetensors"))
     side = 32 if name.startswith("cifar") else 128
