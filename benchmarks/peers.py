@@ -78,13 +78,18 @@ class _StandIn(types.ModuleType):
         return object
 
 
-def _gradcam_package() -> Any:
+def stand_in_for_torchvision() -> None:
+    """Empty modules where torchvision is missing: the peers import it, for pictures and models that are not used."""
     if "torchvision" not in sys.modules:
         try:
             import torchvision  # noqa: F401
         except ImportError:
-            for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-                sys.modules[name] = _StandIn(name)
+            for name in ("", ".transforms", ".transforms.functional", ".models", ".models.resnet", ".models.vgg"):
+                sys.modules[f"torchvision{name}"] = _StandIn(f"torchvision{name}")
+
+
+def _gradcam_package() -> Any:
+    stand_in_for_torchvision()
     import pytorch_grad_cam
 
     return pytorch_grad_cam
