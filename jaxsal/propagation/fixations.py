@@ -26,18 +26,23 @@ def _is_map(shape: tuple[int, ...]) -> bool:
     return len(shape) >= 4 and math.prod(sorted(shape)[:-1]) > 1
 
 
-def _start(relevance: Any, num_points: int) -> Points:
-    """The places that most evidence comes from, as far as it is positive."""
-    best, index = jax.lax.top_k(relevance.ravel(), min(num_points, relevance.size))
-    return Points(index.astype(jnp.int32), best > 0)
+def _start(evidence: Any, num_points: int) -> tuple[Points, Any]:
+    """The places that most evidence comes from, as far as it is positive, and how much that is."""
+    best, index = jax.lax.top_k(evidence.ravel(), min(num_points, evidence.size))
+    return Points(index.astype(jnp.int32), best > 0), jnp.maximum(best, 0)
 
 
-def _walk(program: Program, env: Env, seed: Any, num_points: int) -> Points:
-    """From the logits: evidence spreads over whole layers while there are no places, then points are followed."""
+def _walk(program: Program, env: Env, seed: Any, num_points: int) -> tuple[Points, Any]:
+    """From the logits: evidence spreads over whole layers while there are no places, then points are followed.
+
+    Returns:
+      Points of the image, and the evidence that each set out with.
+    """
     context = Context(WINNERS, program, env, Account(), bias=False)
     evidence: dict[int, Any] = {program.outputs[0]: seed}
     # Each set of points that sets out somewhere else is followed on its own: {where it set out: its points}.
     points: dict[int, dict[int, Points]] = {}
+    weights: dict[int, Any] = {}
 
     def arrive(number: int, share: Any) -> None:
         if share is not None and number in program.dependent:
@@ -52,7 +57,8 @@ def _walk(program: Program, env: Env, seed: Any, num_points: int) -> Points:
     for op in reversed(operations(program, env)):
         for number in op.outputs:
             if number in evidence and _is_map(program.shape(number)):
-                points.setdefault(number, {})[number] = _start(evidence.pop(number), num_points)
+                start, weights[number] = _start(evidence.pop(number), num_points)
+                points.setdefault(number, {})[number] = start
             for origin, found in points.pop(number, {}).items():
                 follow(op, number, origin, found)
         if any(number in evidence for number in op.outputs):
@@ -62,15 +68,16 @@ def _walk(program: Program, env: Env, seed: Any, num_points: int) -> Points:
 
     argument = program.arguments[-1]
     if argument in evidence:
-        points.setdefault(argument, {})[argument] = _start(evidence[argument], num_points)
-    sets = [*points.get(argument, {}).values()]
-    if not sets:
-        return Points(jnp.zeros(1, jnp.int32), jnp.zeros(1, bool))
-    return Points(*(jnp.concatenate(column) for column in zip(*sets)))
+        start, weights[argument] = _start(evidence[argument], num_points)
+        points.setdefault(argument, {})[argument] = start
+    ends = points.get(argument, {})
+    if not ends:
+        return Points(jnp.zeros(1, jnp.int32), jnp.zeros(1, bool)), jnp.zeros(1)
+    return Points(*map(jnp.concatenate, zip(*ends.values()))), jnp.concatenate([weights[origin] for origin in ends])
 
 
 def _fixations(f: Any, x: Any, target: Any, num_points: int) -> tuple[Any, Any, Any]:
-    """Rows, columns, and which are there, ``[n k]`` each."""
+    """Rows, columns and weights, ``[n k]`` each; the weight is 0 where there is no point."""
     arrays, static = partition(f)
     settled = settle(f, x, target)
 
@@ -80,9 +87,9 @@ def _fixations(f: Any, x: Any, target: Any, num_points: int) -> tuple[Any, Any, 
         env = evaluate(program, [*arrays, image[None]])
         chosen = jax.tree.map(lambda v: v[None], chosen)
         seed = jnp.maximum(seed_of(env[program.outputs[0]], chosen, "one_hot"), 0)
-        found = _walk(program, env, seed, num_points)
+        found, weight = _walk(program, env, seed, num_points)
         _, rows, columns, _ = jnp.unravel_index(found.index, (1, *image.shape))
-        return rows, columns, found.here
+        return rows, columns, jnp.where(found.here, weight, 0)
 
     return jax.vmap(single)(x, settled)
 
@@ -105,8 +112,8 @@ def fixation_points(
     Raises:
       TypeError: evidence meets a primitive through which no single term can be followed; the message names it.
     """
-    rows, columns, here = _fixations(f, x, target, num_points)
-    return jnp.where(here[..., None], jnp.stack([rows, columns], -1).astype(jnp.float32), jnp.nan)
+    rows, columns, weights = _fixations(f, x, target, num_points)
+    return jnp.where(weights[..., None] > 0, jnp.stack([rows, columns], -1).astype(jnp.float32), jnp.nan)
 
 
 @method(lower=False)
@@ -118,7 +125,7 @@ def cnn_fixations(
     While features have no places (dense layers, global pooling) all positive evidence is followed, in proportion, as
     in excitation backprop; from the ``num_points`` places of the last feature map with most of it single points go
     back: in a convolution or dense layer to the input with the largest term ``w a``, in a pool to the largest value of
-    its window, in a residual sum to the larger branch.
+    its window, in a residual sum to the larger branch. Each counts with the evidence that it set out with.
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.
@@ -137,17 +144,17 @@ def cnn_fixations(
 
     References:
       Mopuri et al. 2018, "CNN Fixations: An unraveling approach to visualize the discriminative image regions",
-      Algorithms 1 and 2, who follow all positive neurons between dense layers and one position an inception branch.
+      Algorithms 1 and 2, who count all positive neurons between dense layers alike.
     """
     side = max(x.shape[1:3])
     sigma = side / 20 if sigma is None else sigma
     if sigma <= 0:
         raise ValueError(_checks.message("sigma", sigma, "a positive number of pixels"))
-    rows, columns, here = _fixations(f, x, target, num_points)
+    rows, columns, weights = _fixations(f, x, target, num_points)
 
-    def count(rows: Any, columns: Any, here: Any) -> Any:
-        return jnp.zeros(x.shape[1:3]).at[rows, columns].add(here.astype(jnp.float32))
+    def gathered(rows: Any, columns: Any, weights: Any) -> Any:
+        return jnp.zeros(x.shape[1:3]).at[rows, columns].add(weights.astype(jnp.float32))
 
-    blurred = jnp.maximum(gaussian_blur(jax.vmap(count)(rows, columns, here)[..., None], sigma)[..., 0], 0)
+    blurred = jnp.maximum(gaussian_blur(jax.vmap(gathered)(rows, columns, weights)[..., None], sigma)[..., 0], 0)
     total = blurred.sum((1, 2), keepdims=True)
     return (blurred / jnp.where(total > 0, total, 1)).astype(x.dtype)
