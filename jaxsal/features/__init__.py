@@ -6,4 +6,6 @@ from jaxsal.features.patches import Patches as Patches
 from jaxsal.features.pixels import Pixels as Pixels
 from jaxsal.features.pyramid import BlurPyramid as BlurPyramid
 from jaxsal.features.segments import Segments as Segments
+from jaxsal.features.sift import Sift as Sift
+from jaxsal.features.sift import sift as sift
 from jaxsal.features.superpixels import Superpixels as Superpixels
