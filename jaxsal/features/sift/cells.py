@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxsal._dct import dct_matrix
 from jaxsal.features.sift.scale_space import Grid
 
 LEAST_MASS = 1e-3
-_KERNEL_CUT = 1e-7  # of a Gaussian's matrix entries, against the largest
 
 
 def centres(where: Grid, factor: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,6 +31,8 @@ def centres(where: Grid, factor: int) -> tuple[np.ndarray, np.ndarray]:
 def nearest(keypoints: np.ndarray, where: Grid, layer: int, eta: float) -> np.ndarray:
     """The nearest keypoint of every voxel of a layer: ``d² = (Δrow)² + (Δcolumn)² + η² (Δσ)²`` (Eq. 4.18).
 
+    A k-d tree on the host, or every voxel against every keypoint on an accelerator: each is the faster where it runs.
+
     Args:
       keypoints: ``[k 3]``, rows, columns and widths in pixels.
       where: the layers.
@@ -40,6 +42,12 @@ def nearest(keypoints: np.ndarray, where: Grid, layer: int, eta: float) -> np.nd
     Returns:
       Indices ``int[h w]`` at the layer's resolution.
     """
+    search = nearest_by_tree if jax.default_backend() == "cpu" else nearest_by_force
+    return np.asarray(search(keypoints, where, layer, eta))
+
+
+def nearest_by_tree(keypoints: np.ndarray, where: Grid, layer: int, eta: float) -> np.ndarray:
+    """``nearest`` on the host."""
     from scipy.spatial import cKDTree
 
     rows, columns = centres(where, where.factors[layer])
@@ -49,34 +57,45 @@ def nearest(keypoints: np.ndarray, where: Grid, layer: int, eta: float) -> np.nd
     return tree.query(np.hstack([points, height]), workers=-1)[1].reshape(len(rows), len(columns))
 
 
-def nearest_by_force(keypoints: Any, where: Grid, layer: int, eta: Any) -> Any:
-    """The same on the device, every voxel against every keypoint; chunks of rows bound the memory."""
-    import jax
-    import jax.numpy as jnp
+def nearest_by_force(keypoints: Any, where: Grid, layer: int, eta: float) -> Any:
+    """``nearest`` on the device; row after row bounds the memory."""
+    height = eta * (where.centres[layer] - np.asarray(keypoints)[:, 2])
+    return _by_force(*_single(*centres(where, where.factors[layer]), *np.asarray(keypoints)[:, :2].T, height))
 
-    rows, columns = centres(where, where.factors[layer])
-    r, c, s = jnp.asarray(keypoints, jnp.float32).T
-    height = (eta * (where.centres[layer] - s)) ** 2
 
+def _single(*arrays: Any) -> Any:
+    return (jnp.asarray(a, jnp.float32) for a in arrays)
+
+
+@jax.jit
+def _by_force(rows: Any, columns: Any, r: Any, c: Any, height: Any) -> Any:
     def of_row(row: Any) -> Any:
-        d = (row - r) ** 2 + (jnp.asarray(columns, jnp.float32)[:, None] - c) ** 2 + height
-        return jnp.argmin(d, 1)
+        return jnp.argmin((row - r) ** 2 + (columns[:, None] - c) ** 2 + height**2, 1)
 
-    return jax.lax.map(of_row, jnp.asarray(rows, jnp.float32))
+    return jax.lax.map(of_row, rows)
 
 
 def blur_matrix(n: int, sigma: float) -> Any:
-    """A Gaussian of width sigma on n pixels, mirrored at the borders, as a sparse matrix with rows adding to 1."""
+    """A Gaussian of width sigma on n pixels, mirrored at the borders, as a sparse matrix with rows adding to 1.
+
+    Sampled and four widths long, so that it is nowhere negative: exact frequencies of a narrow one would ring.
+    """
     from scipy import sparse
 
-    basis = dct_matrix(n)
-    gain = np.exp(-0.5 * (sigma * np.pi * np.arange(n) / n) ** 2)
-    dense = basis.T @ (gain[:, None] * basis)
-    dense[dense < _KERNEL_CUT * dense.max()] = 0
-    return sparse.csr_array(dense / dense.sum(1, keepdims=True))
+    reach = int(4 * sigma + 0.5)
+    steps = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (steps / sigma) ** 2)
+    there = (np.arange(n)[:, None] + steps) % (2 * n)
+    columns = np.where(there < n, there, 2 * n - 1 - there)
+    rows = np.repeat(np.arange(n), len(steps))
+    matrix = sparse.csr_array((np.tile(weights / weights.sum(), n), (rows, columns.ravel())), shape=(n, n))
+    matrix.sum_duplicates()
+    return matrix
 
 
-def smooth_cells(keypoints: np.ndarray, where: Grid, *, eta: float, cutoff: float) -> Iterator[tuple[int, Any]]:
+def smooth_cells(
+    keypoints: np.ndarray, where: Grid, *, eta: float | int, cutoff: float | int
+) -> Iterator[tuple[int, Any]]:
     """Of each layer, how much of every pixel belongs to which keypoint.
 
     Args:
@@ -100,7 +119,7 @@ def smooth_cells(keypoints: np.ndarray, where: Grid, *, eta: float, cutoff: floa
         yield layer, trimmed(along @ (across @ indicator), cutoff)
 
 
-def trimmed(cells: Any, cutoff: float) -> Any:
+def trimmed(cells: Any, cutoff: float | int) -> Any:
     """Cut off softly what is small (Eq. 4.37), and give its mass to what is left (Eq. 4.39)."""
     from scipy import sparse
 
