@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from jaxsal.features.sift import keypoints
-from jaxsal.features.sift.keypoints import _fit
+from jaxsal.features.sift.keypoints import _fit, _refined, luma
 
 
 def points(x, **options):
@@ -72,11 +73,16 @@ def test_translation():
 
 
 def test_rotation():
-    x = textured()
-    a, b = points(x), points(jnp.rot90(x, axes=(1, 2)))
-    turned = np.stack([127 - a[:, 1], a[:, 0], a[:, 2]], 1)
+    """Exact where taking every second sample is symmetric, in odd sizes; else to a fraction of a pixel."""
+    x = textured(129)
+    a, b = (points(y, doubled=False) for y in (x, jnp.rot90(x, axes=(1, 2))))
+    turned = np.stack([128 - a[:, 1], a[:, 0], a[:, 2]], 1)
     assert len(a) > 40 and len(a) == len(b)
     assert found_again(turned, b, 0.01, 1.001) == 1
+    a, b = points(x), points(jnp.rot90(x, axes=(1, 2)))
+    turned = np.stack([128 - a[:, 1], a[:, 0], a[:, 2]], 1)
+    assert found_again(turned, b, 0.5, 1.1) > 0.85
+    assert found_again(b, turned, 0.5, 1.1) > 0.85
 
 
 def test_scaling():
@@ -103,6 +109,77 @@ def test_quadratic_fit():
     np.testing.assert_allclose(det, np.linalg.det(hessian[:, 1:, 1:]), rtol=1e-4)
 
 
+def by_hand(dog, contrast, edge):
+    """Brown and Lowe's refinement, one sample after the other."""
+    found = {}
+    for start in np.ndindex(*(n - 2 for n in dog.shape)):
+        place = np.array(start) + 1
+        around = dog[tuple(slice(p - 1, p + 2) for p in place)]
+        middle = around[1, 1, 1]
+        if abs(middle) <= 0.5 * contrast or middle not in ((around.max(),) if middle > 0 else (around.min(),)):
+            continue
+        for step in range(6):
+            slope, hessian = np.zeros(3), np.zeros((3, 3))
+            for i, di in enumerate(np.eye(3, dtype=int)):
+                slope[i] = (dog[tuple(place + di)] - dog[tuple(place - di)]) / 2
+                for j, dj in enumerate(np.eye(3, dtype=int)):
+                    if i == j:
+                        hessian[i, i] = dog[tuple(place + di)] + dog[tuple(place - di)] - 2 * dog[tuple(place)]
+                    else:
+                        corners = [dog[tuple(place + a * di + b * dj)] * a * b for a in (-1, 1) for b in (-1, 1)]
+                        hessian[i, j] = sum(corners) / 4
+            offset = -np.linalg.solve(hessian, slope)
+            if (np.abs(offset) <= 0.5).all() or step == 5:
+                break
+            there = place + np.where(np.abs(offset) > 0.5, np.sign(offset), 0).astype(int)
+            if (there < 1).any() or (there > np.array(dog.shape) - 2).any():
+                offset += 9.0  # it left
+                break
+            place = there
+        value = dog[tuple(place)] + slope @ offset / 2
+        trace, det = np.trace(hessian[1:, 1:]), np.linalg.det(hessian[1:, 1:])
+        flat_enough = det > 0 and trace**2 / det < (edge + 1) ** 2 / edge
+        if (np.abs(offset) <= 0.6).all() and abs(value) >= contrast and flat_enough:
+            found[tuple(place)] = (*(place + offset), abs(value))
+    return np.array(sorted(found.values()))
+
+
+@pytest.mark.parametrize("contrast, edge", [(0.0, 1e9), (0.1, 10.0), (0.3, 3.0)])
+def test_refinement_by_hand(contrast, edge):
+    rng = np.random.default_rng(1)
+    octaves = [ndimage.gaussian_filter(rng.standard_normal(shape), 0.9) * 5 for shape in [(5, 60, 50), (5, 30, 26)]]
+    want = [by_hand(dog, contrast, edge) for dog in octaves]
+    assert min(map(len, want)) > 0 and len(want[0]) > 4
+    got = _refined([jnp.asarray(dog, jnp.float32) for dog in octaves], 100, contrast, edge)
+    place, value, octave = map(np.asarray, got)
+    for o, expected in enumerate(want):
+        mine = (octave == o) & (value > 0)
+        found = np.concatenate([place[mine], value[mine, None]], 1)
+        np.testing.assert_allclose(found[np.lexsort(found[:, 2::-1].T)], expected, atol=1e-4)
+
+
+def test_luma():
+    x = np.random.default_rng(0).uniform(size=(1, 2, 2, 4)).astype(np.float32)
+    want = 0.299 * x[..., 0] + 0.587 * x[..., 1] + 0.114 * x[..., 2]
+    for colours in (x, x[..., :3]):  # alpha plays no part
+        np.testing.assert_allclose(luma(jnp.asarray(colours)), want, atol=1e-6)
+    np.testing.assert_allclose(luma(jnp.asarray(x[..., :1])), x[..., 0], atol=1e-7)
+
+
+def test_not_doubled():
+    """Fewer, and among those of the doubled picture."""
+    all_of_them, few = points(textured()), points(textured(), doubled=False)
+    assert 10 < len(few) < 0.7 * len(all_of_them)
+    assert found_again(few, all_of_them, 1.0, 1.3) > 0.8
+
+
+def test_batch_is_singles():
+    x = jnp.concatenate([textured(64), textured(64, seed=1)])
+    found, valid = keypoints(x, max_keypoints=50)
+    for i in range(2):
+        np.testing.assert_allclose(found[i][valid[i]], points(x[i : i + 1], max_keypoints=50), atol=1e-4)
+
+
 def test_nothing_and_too_much():
     found, valid = keypoints(jnp.full((2, 32, 32, 3), 0.4))
     assert found.shape == (2, 2048, 3) and not valid.any() and bool(jnp.isnan(found).all())
@@ -110,7 +187,8 @@ def test_nothing_and_too_much():
     assert len(few) == 7
     strongest = points(textured())[:7]
     np.testing.assert_allclose(few, strongest, atol=1e-4)
-    assert points(jnp.tile(textured(), (1, 1, 1, 3))).shape == points(textured()).shape  # grey is its own luma
+    in_colour = points(jnp.tile(textured(), (1, 1, 1, 3)))  # grey is its own luma
+    assert found_again(points(textured()), in_colour, 0.01, 1.001) > 0.98
 
 
 def test_no_keypoint_comes_twice():

@@ -1,0 +1,119 @@
+"""The matrices that rebuild an image from its features: one for each resolution, layers summed up; made on the host.
+
+References:
+  Ablation-paths thesis, Eqs. 4.26, 4.32, 4.40 and 4.45.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsal._checks import message
+from jaxsal._resize import bilinear_matrix
+from jaxsal.features.sift.cells import smooth_cells
+from jaxsal.features.sift.scale_space import Grid
+
+LIMIT = 1 << 30  # bytes, of the matrices of all images and of the work on one of them
+
+
+class Table(NamedTuple):
+    """A sparse matrix, gains of features to pixels, its entries in the order of pixels.
+
+    Attributes:
+      pixels: row of each entry, ``int32[m]``.
+      features: column of each entry, ``int32[m]``.
+      colours: values, ``float32[m channels]``.
+      field: what part of the pixel's layers is the feature's, whatever they hold, ``float32[m]``; adds to the part of
+        all layers that this resolution keeps.
+    """
+
+    pixels: np.ndarray
+    features: np.ndarray
+    colours: np.ndarray
+    field: np.ndarray
+
+
+def tables(
+    keypoints: np.ndarray, layers: dict[int, np.ndarray], where: Grid, *, eta: float | int, cutoff: float | int
+) -> dict[int, Table]:
+    """Σ_l χ̃_il T_l of one image, by resolution (Eqs. 4.33 and 4.40).
+
+    Args:
+      keypoints: ``[k 3]``, all valid.
+      layers: for each resolution ``[l h w c]``.
+      where: the grid of layers.
+      eta: weight of σ in the distance.
+      cutoff: 𝔰.
+
+    Returns:
+      For each resolution its matrix.
+    """
+    held: dict[int, list[Any]] = {factor: [] for factor in layers}
+    for layer, cells in smooth_cells(keypoints, where, eta=eta, cutoff=cutoff):
+        held[where.factors[layer]].append(cells.astype(np.float32))
+    return {factor: _summed(parts, layers[factor], len(where.factors)) for factor, parts in held.items()}
+
+
+def _summed(cells: list[Any], layers: np.ndarray, count: int) -> Table:
+    total = sum(cells[1:], start=cells[0]).tocsr()  # entries are positive: none cancels
+    total.sum_duplicates()
+    keys = _keys(total)
+    colours = np.zeros((total.nnz, layers.shape[-1]))
+    for part, layer in zip(cells, layers):
+        part.sum_duplicates()
+        rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+        colours[np.searchsorted(keys, _keys(part))] += part.data[:, None] * layer.reshape(-1, layer.shape[-1])[rows]
+    pixels, features = np.divmod(keys, total.shape[1])
+    return Table(
+        pixels.astype(np.int32), features.astype(np.int32), colours.astype(np.float32), total.data / np.float32(count)
+    )
+
+
+def _keys(matrix: Any) -> np.ndarray:
+    rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+    return rows * matrix.shape[1] + matrix.indices
+
+
+def norms(parts: dict[int, Table], where: Grid, features: int) -> np.ndarray:
+    """The Euclidean norm of the image of each feature alone, W_j = ‖D(e_j)‖ (Eq. 4.45), ``float64[features]``."""
+    from scipy import sparse
+
+    squares = np.zeros(features)
+    grow = {factor: _up(where.shape(factor), where.size) for factor in parts if factor > 1}
+    for channel in range(parts[1].colours.shape[1]):
+        image: Any = 0
+        for factor, table in parts.items():
+            values = (table.colours[:, channel], (table.pixels, table.features))
+            matrix = sparse.csr_array(values, shape=(int(np.prod(where.shape(factor))), features))
+            image = matrix + image if factor == 1 else grow[factor] @ matrix + image
+        squares += np.bincount(image.indices, image.data.astype(np.float64) ** 2, features)
+    return np.sqrt(squares)
+
+
+def _up(shape: tuple[int, int], size: tuple[int, int]) -> Any:
+    """``scale_space.up`` as a sparse matrix."""
+    from scipy import sparse
+
+    down, across = (sparse.csr_array(bilinear_matrix(n, full)) for n, full in zip(shape, size))
+    return sparse.kron(down, across, format="csr")
+
+
+def entry_bytes(channels: int) -> int:
+    """Bytes of an entry on the device: its values, its field, its pixel and its feature."""
+    return 4 * (channels + 3)
+
+
+def refuse_large(n: int, where: Grid, channels: int) -> None:
+    """Raise ``ValueError`` if matrices of n images, or the work on one, would take more than a gibibyte.
+
+    Three entries a pixel and layers in single precision are what photographs were seen to take, with room to spare.
+    """
+    pixels = {factor: int(np.prod(where.shape(factor))) for factor in sorted(set(where.factors))}
+    matrices = 4 * sum(pixels.values()) * entry_bytes(channels)
+    work = 4 * channels * sum(pixels[factor] for factor in where.factors) + 2 * matrices
+    needed = n * matrices + work
+    if needed > LIMIT:
+        got = f"{n} x {where.size[0]} x {where.size[1]} pixels, which take about {needed / 2**30:.1f} GiB"
+        raise ValueError(message("images", got, "at most 1 GiB", "Make them smaller, or a basis of each."))
