@@ -90,3 +90,14 @@ def golden():
     import functools
 
     return functools.cache(Golden)
+
+
+COMPILES_OFTEN = ("test_jit_is_eager", "test_vmap_is_loop_is_batch", "test_batch_size", "test_gradient", "test_bf16")
+
+
+def pytest_collection_modifyitems(items):
+    """Contracts of methods that compile for long: the tests that do so several times are slow ones."""
+    for item in items:
+        contract = getattr(item, "callspec", None) and item.callspec.params.get("contract")
+        if getattr(contract, "long", False) and item.originalname in COMPILES_OFTEN:
+            item.add_marker(pytest.mark.slow)

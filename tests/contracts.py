@@ -24,6 +24,7 @@ class Contract:
       differentiable: whether its derivative can be checked on a smooth network (False where it needs ReLUs).
       bf16: least cosine similarity of the bfloat16 answer to that in float32.
       targeted: whether it looks at the target.
+      long: whether it compiles for long: the tests that compile it several times are slow ones then.
     """
 
     method: Any
@@ -32,6 +33,7 @@ class Contract:
     differentiable: bool = True
     bf16: float = 0.97
     targeted: bool = True
+    long: bool = False
 
     def __call__(self, f, x, target=1, **more):
         return self.method(f, x, target, **{**self.options, **more})

@@ -42,8 +42,21 @@ SETTINGS = {
 }
 
 
+LONG = (
+    "rise",
+    "lime",
+    "kernel_shap",
+    "shapley",
+    "meaningful_perturbation",
+    "extremal_perturbation",
+    "ablation_path",
+    "cnn_fixations",
+)
+
+
 @pytest.mark.parametrize(
-    "contract", [pytest.param(Contract(m, **SETTINGS.get(name, {})), id=name) for name, m in METHODS.items()]
+    "contract",
+    [pytest.param(Contract(m, **SETTINGS.get(k, {}), long=k in LONG), id=k) for k, m in METHODS.items()],
 )
 class TestMethods(MethodContracts):
     pass

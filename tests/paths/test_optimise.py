@@ -280,6 +280,7 @@ def test_blur_of_the_gradient():
     np.testing.assert_allclose(smooth - start, 0.01 * want / np.abs(want).max(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stochastic_variants():
     f, x = where(), images(2, 8)
     key = jax.random.key(3)

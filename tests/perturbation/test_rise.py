@@ -98,6 +98,7 @@ def test_against_a_loop():
     np.testing.assert_array_equal(got.num_samples, [30, 30])
 
 
+@pytest.mark.slow
 def test_tolerance():
     f = tiny()
     full = rise(f, X, 1, num_masks=1600, cells=3, return_error=True, batch_size=64)

@@ -60,6 +60,7 @@ def test_linear_classifier_is_exact(method):
         assert np.abs(out.error).max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "options"), [(shapley, {"num_permutations": 40}), (kernel_shap, {"num_samples": 200})]
 )
@@ -80,6 +81,7 @@ def test_scatter_about_the_truth(truth, method, options):
     assert (np.abs(values.mean(0) - truth)[there] < 5 * spread / np.sqrt(32) + 1e-6).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [kernel_shap, shapley])
 def test_tolerance(method):
     name = "num_samples" if method is kernel_shap else "num_permutations"

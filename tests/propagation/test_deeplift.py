@@ -189,13 +189,23 @@ def test_summation_to_delta(name, rule, target):
 
 ZOO = ["squeezenet1_1", "cifar_resnet20"]
 REST = [n for n in js.models.list() if n != "scenes" and n not in ZOO]
+FAMILIES = [
+    "alexnet",
+    "vgg11_bn",
+    "googlenet",
+    "resnet18",
+    "resnet50",
+    "mobilenet_v2",
+    "convnext_tiny",
+]  # densenet: minutes
+SLOW = [("rescale", n) for n in REST] + [("reveal_cancel", n) for n in FAMILIES]
 
 
-@pytest.mark.parametrize("rule", RULES[:2])
-@pytest.mark.parametrize("name", [*ZOO, *(pytest.param(n, marks=pytest.mark.slow) for n in REST)])
-def test_summation_on_the_zoo(name, rule):
-    if rule == "reveal_cancel" and name.startswith("densenet"):
-        pytest.skip("compiles for a minute; summed by hand to 2e-6 relative")
+@pytest.mark.parametrize(
+    "rule, name",
+    [*((r, n) for r in RULES[:2] for n in ZOO), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)],
+)
+def test_summation_on_the_zoo(rule, name):
     net = js.models.create(name, num_classes=10, rngs=nnx.Rngs(0))
     net.eval()
     x, ref = draw(0, 1, 64, 64, 3), 0.3 * draw(1, 1, 64, 64, 3)

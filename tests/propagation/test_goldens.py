@@ -27,7 +27,7 @@ def test_composites(golden, case, composite):
     assert relative(got, g.answers[f"lrp__{composite}"]) < 1e-4
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [CASES[0], *(pytest.param(c, marks=pytest.mark.slow) for c in CASES[1:])])
 def test_epsilon(golden, case):
     """A stabiliser of 1e-6 leaves units whose activation is nearly nothing: rounding decides about their relevance.
 

@@ -206,7 +206,7 @@ def test_rule_of_ones_own():
     assert np.isfinite(js.lrp(f, x, 1, composite=passing)).all()
 
 
-@pytest.mark.parametrize("composite", [composites.epsilon(), composites.epsilon_plus(), composites.alpha1_beta0()])
+@pytest.mark.parametrize("composite", ["epsilon", "epsilon_plus", pytest.param("alpha1_beta0", marks=pytest.mark.slow)])
 def test_derivative(composite):
     """Second derivatives: along a direction, against central differences in double precision."""
     with jax.enable_x64(True):
