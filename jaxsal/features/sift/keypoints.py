@@ -87,7 +87,7 @@ def _of_one(image: Any, count: int, contrast: float, edge: float, scales: int, d
     size = (zoom * image.shape[0], zoom * image.shape[1])
     base = _blur(resize(image[None], size)[0], math.sqrt(BASE**2 - (zoom * ASSUMED) ** 2))
     widths = [BASE * 2 ** (k / scales) for k in range(scales + 3)]
-    octaves = []
+    octaves: list[Any] = []
     while not octaves or min(base.shape) >= SMALLEST:
         stack = jnp.stack([_blur(base, math.sqrt(max(s**2 - BASE**2, 0.0))) for s in widths])
         octaves.append(stack[:-1] - stack[1:])

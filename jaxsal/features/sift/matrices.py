@@ -52,7 +52,7 @@ def tables(
     """
     held: dict[int, list[Any]] = {factor: [] for factor in layers}
     for layer, cells in smooth_cells(keypoints, where, eta=eta, cutoff=cutoff):
-        held[where.factors[layer]].append(cells.astype(np.float32))
+        held[where.factors[layer]].append(cells)
     return {factor: _summed(parts, layers[factor], len(where.factors)) for factor, parts in held.items()}
 
 
@@ -108,12 +108,22 @@ def entry_bytes(channels: int) -> int:
 def refuse_large(n: int, where: Grid, channels: int) -> None:
     """Raise ``ValueError`` if matrices of n images, or the work on one, would take more than a gibibyte.
 
-    Three entries a pixel and layers in single precision are what photographs were seen to take, with room to spare.
+    Counted are six entries a pixel (photographs were seen to take four or five), and layers in single precision.
     """
     pixels = {factor: int(np.prod(where.shape(factor))) for factor in sorted(set(where.factors))}
-    matrices = 4 * sum(pixels.values()) * entry_bytes(channels)
+    matrices = 6 * sum(pixels.values()) * entry_bytes(channels)
     work = 4 * channels * sum(pixels[factor] for factor in where.factors) + 2 * matrices
-    needed = n * matrices + work
+    _refuse(n * matrices + work, f"{n} x {where.size[0]} x {where.size[1]} pixels")
+
+
+def refuse_many(made: list[dict[int, Table]], n: int) -> None:
+    """Raise ``ValueError`` if n images like those made have matrices of more than a gibibyte."""
+    entries = [sum(len(table.pixels) for table in parts.values()) for parts in made]
+    needed = max(entries) * n * entry_bytes(made[0][1].colours.shape[1])
+    _refuse(needed, f"{max(entries)} entries in the matrices of an image")
+
+
+def _refuse(needed: int, what: str) -> None:
     if needed > LIMIT:
-        got = f"{n} x {where.size[0]} x {where.size[1]} pixels, which take about {needed / 2**30:.1f} GiB"
-        raise ValueError(message("images", got, "at most 1 GiB", "Make them smaller, or a basis of each."))
+        hint = "Make them smaller, or a basis of each; a larger cutoff has fewer entries."
+        raise ValueError(message("images", f"{what}, about {needed / 2**30:.1f} GiB", "at most 1 GiB", hint))
