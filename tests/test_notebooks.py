@@ -7,7 +7,7 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 
 
-LONG = ("ablation_paths", "relevance")
+LONG = ("ablation_paths", "relevance", "sift")
 
 
 @pytest.mark.parametrize(
