@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import sparse
 
 from jaxsal import _checks
 from jaxsal._checks import message, readable
@@ -159,6 +158,8 @@ def recompose(
     Returns:
       Images.
     """
+    from jax.experimental import sparse  # which imports scipy
+
     channels, pixels = values.shape[1], shape[0] * shape[1]
     rows = jnp.arange(channels)[:, None] * pixels + places[:, 0]
     index = jnp.stack([rows.ravel(), jnp.tile(places[:, 1], channels)], 1)

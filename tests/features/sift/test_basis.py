@@ -256,14 +256,17 @@ def test_tiny_grey_and_given():
     np.testing.assert_allclose(one(jnp.full((1, 1), 0.25)), 0.75 * one(jnp.zeros((1, 1))), atol=1e-6)
 
 
-def test_refusals(monkeypatch):
+def test_refusals():
     x = pictures(1, 32)
     with pytest.raises(ValueError, match=r"2000 x 3000 pixels, about \d\.\d GiB"):
         js.features.sift(jnp.zeros((1, 2000, 3000, 3)))
-    many = jax.random.uniform(jax.random.key(0), (1, 300, 3)) * jnp.array([500.0, 500.0, 200.0]) + 1
-    monkeypatch.setattr(matrices, "LIMIT", 1 << 26)
-    with pytest.raises(ValueError, match=r"entries in the matrices of an image, about \d\.\d GiB"):
-        js.features.sift(jnp.full((1, 160, 160, 3), 0.5), cutoff=0, keypoints=many)
+    with pytest.raises(ValueError, match=r"30 x 500 x 500 pixels, about \d\.\d GiB"):
+        matrices.refuse_large(30, grid((500, 500)), 3)
+    matrices.refuse_large(1, grid((720, 1280)), 3)
+    made = [{1: matrices.Table(np.zeros(1 << 20), None, np.zeros((1, 3)), None)}]  # 24 bytes an entry
+    matrices.refuse_many(made, 42)
+    with pytest.raises(ValueError, match=r"1048576 entries in the matrices of an image, about 1\.0 GiB"):
+        matrices.refuse_many(made, 43)
     with pytest.raises(TypeError, match="traced"):
         jax.jit(lambda x: js.features.sift(x).weights)(x)
     with pytest.raises(ValueError, match="8 pixels"):
