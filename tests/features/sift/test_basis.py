@@ -173,7 +173,7 @@ METHODS = {
     "rise": lambda f, x, t, b: js.rise(f, x, t, basis=b, num_masks=24),
     "lime": lambda f, x, t, b: js.lime(f, x, t, basis=b, num_samples=24),
     "kernel_shap": lambda f, x, t, b: js.kernel_shap(f, x, t, basis=b, num_samples=24),
-    "shapley": lambda f, x, t, b: js.shapley(f, x, t, basis=b, num_permutations=1),
+    "shapley": lambda f, x, t, b: js.shapley(f, x, t, basis=b, num_permutations=2),
     "meaningful_perturbation": lambda f, x, t, b: js.meaningful_perturbation(f, x, t, basis=b, num_steps=2),
     "extremal_perturbation": lambda f, x, t, b: js.extremal_perturbation(f, x, t, basis=b, num_steps=2),
     **{
