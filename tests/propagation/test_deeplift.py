@@ -189,21 +189,17 @@ def test_summation_to_delta(name, rule, target):
 
 ZOO = ["squeezenet1_1", "cifar_resnet20"]
 REST = [n for n in js.models.list() if n != "scenes" and n not in ZOO]
-FAMILIES = [
-    "alexnet",
-    "vgg11_bn",
-    "googlenet",
-    "resnet18",
-    "resnet50",
-    "mobilenet_v2",
-    "convnext_tiny",
-]  # densenet: minutes
-SLOW = [("rescale", n) for n in REST] + [("reveal_cancel", n) for n in FAMILIES]
+FAMILIES = ["alexnet", "vgg11_bn", "googlenet", "resnet18", "resnet50", "densenet121", "mobilenet_v2", "convnext_tiny"]
+
+
+def marked(rule, name):
+    """One network of each family in CI; of DenseNet RevealCancel compiles for a minute."""
+    of_family = name in FAMILIES and (rule, name) != ("reveal_cancel", "densenet121")
+    return pytest.param(rule, name, marks=pytest.mark.slow if of_family else pytest.mark.deep)
 
 
 @pytest.mark.parametrize(
-    "rule, name",
-    [*((r, n) for r in RULES[:2] for n in ZOO), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)],
+    "rule, name", [*((r, n) for r in RULES[:2] for n in ZOO), *(marked(r, n) for r in RULES[:2] for n in REST)]
 )
 def test_summation_on_the_zoo(rule, name):
     net = js.models.create(name, num_classes=10, rngs=nnx.Rngs(0))
@@ -211,7 +207,7 @@ def test_summation_on_the_zoo(rule, name):
     x, ref = draw(0, 1, 64, 64, 3), 0.3 * draw(1, 1, 64, 64, 3)
     delta = float((net(x) - net(ref))[0, 3])
     got = float(js.deeplift(net, x, 3, baseline=ref, rule=rule).sum())
-    assert abs(got - delta) < 1e-4 * abs(delta)
+    assert abs(got - delta) <= 1e-4 * abs(delta)  # both are 0 where a network's logits are dead (squeezenet1_0)
 
 
 @pytest.mark.parametrize("rule", RULES[:2])

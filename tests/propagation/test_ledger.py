@@ -12,6 +12,7 @@ from jaxsal.propagation.rules import Epsilon
 
 FAST = ["squeezenet1_1", "resnet18"]
 REST = [n for n in js.models.list() if n != "scenes" and n not in FAST]
+FAMILIES = ["alexnet", "vgg16_bn", "googlenet", "resnet50", "densenet121", "mobilenet_v2", "convnext_tiny"]
 LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenet_v2", "cifar_resnet56")]
 
 
@@ -29,7 +30,9 @@ def network(name, seed=0):
     return net
 
 
-@pytest.mark.parametrize("name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in REST)])
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow if n in FAMILIES else pytest.mark.deep) for n in REST)]
+)
 def test_conservation_on_the_zoo(name):
     net, x = network(name), jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
     ledger = js.relevance_ledger(net, x, 3)
