@@ -36,7 +36,13 @@ def network(name, seed=0):
 def test_conservation_on_the_zoo(name):
     net, x = network(name), jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
     ledger = js.relevance_ledger(net, x, 3)
-    check(ledger)
+    if name == "vgg13_bn":
+        # Relevance of both signs cancels, Σ|R| = 3846 for a sum of 1, and float32 leaves 6e-5 of it; float64 does not.
+        with jax.enable_x64(True):
+            wide = lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a  # noqa: E731
+            check(js.relevance_ledger(jax.tree.map(wide, net), wide(x), 3), 1e-10)
+    else:
+        check(ledger)
     assert set(ledger.taps) <= set(js.taps(net, x)) | {"output"}
     # Tap by tap from the output: on a way that does not branch, what arrives is what is not yet absorbed.
     assert len(ledger.arrived) > 3
