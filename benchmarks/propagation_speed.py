@@ -14,15 +14,13 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from speed import clock
 
 import jaxsal as js
 from jaxsal.tracing.lowering import lowered
@@ -38,17 +36,6 @@ OURS: dict[str, Callable[..., Any]] = {
 }
 
 
-def clock(call: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Seconds of the first call (compiling), and the median of the later ones."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        return time.perf_counter() - start
-
-    return once(), statistics.median(once() for _ in range(repeats))
-
-
 def memory(fn: Callable[..., Any], *args: Any) -> int:
     """Temporary bytes of the compiled program."""
     return jax.jit(fn).lower(*args).compile().memory_analysis().temp_size_in_bytes
@@ -56,7 +43,6 @@ def memory(fn: Callable[..., Any], *args: Any) -> int:
 
 def peers(state: dict[str, np.ndarray], x: jax.Array) -> dict[str, Callable[[], Any]]:
     """zennit and captum on the same network, by our name."""
-    sys.path.insert(0, str(Path(__file__).parent))
     import captum.attr as ca
     import torch
     from peers import squeezenet, stand_in_for_torchvision
@@ -126,7 +112,6 @@ def main() -> int:
     for model in options.model:
         f, theirs = js.models.create(model), {}
         if options.peers and model == "squeezenet1_1":
-            sys.path.insert(0, str(Path(__file__).parent))
             from peers import state_dict
 
             state = state_dict(f)

@@ -20,10 +20,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxsal import _compat as c
 from jaxsal._checks import message
+from jaxsal._method import combine, partition
 from jaxsal.propagation.composites import RelevanceTable
 from jaxsal.propagation.operations import Operation, operations
 from jaxsal.propagation.program import Env, Program, begin, evaluate, flatten, run, trace
@@ -344,16 +344,10 @@ class Relevant:
 
     def __call__(self, x: Any) -> Any:
         """The value of ``f``."""
-        leaves, structure = jax.tree.flatten((self.f, self.table))
-        arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray)]
-
-        def parts(arrays: list[Any]) -> Any:
-            supply = iter(arrays)
-            given = [next(supply) if isinstance(leaf, jax.Array | np.ndarray) else leaf for leaf in leaves]
-            return jax.tree.unflatten(structure, given)
+        arrays, static = partition((self.f, self.table))
 
         def traced(arrays: list[Any], x: Any) -> tuple[Program, Any]:
-            return trace(lambda arrays, x: parts(arrays)[0](x), arrays, x, depends=(False, True))
+            return trace(lambda arrays, x: combine(arrays, static)[0](x), arrays, x, depends=(False, True))
 
         def forward(arrays: list[Any], x: Any) -> tuple[Any, tuple[list[Any], Any, Env]]:
             program, structure = traced(arrays, x)
@@ -365,10 +359,10 @@ class Relevant:
             arrays, x, kept = residuals
             program, _ = traced(arrays, x)
             env = {**begin(program, [*arrays, x]), **kept}
-            shares, _ = propagate(program, env, jax.tree.leaves(seeds), parts(arrays)[1])
+            shares, _ = propagate(program, env, jax.tree.leaves(seeds), combine(arrays, static)[1])
             zeros = [jnp.zeros(a.shape, a.dtype) for a in arrays]
             return zeros, jnp.zeros_like(x) if shares[-1] is None else shares[-1]
 
-        routed = jax.custom_vjp(lambda arrays, x: parts(arrays)[0](x))
+        routed = jax.custom_vjp(lambda arrays, x: combine(arrays, static)[0](x))
         routed.defvjp(forward, backward)
         return routed(arrays, x)

@@ -28,7 +28,7 @@ def centres(where: Grid, factor: int) -> tuple[np.ndarray, np.ndarray]:
     return tuple((np.arange(n) + 0.5) * full / n - 0.5 for n, full in zip(shape, where.size))  # type: ignore[return-value]
 
 
-def nearest(keypoints: np.ndarray, where: Grid, layer: int, eta: float) -> np.ndarray:
+def nearest(keypoints: np.ndarray, where: Grid, layer: int, eta: float | int) -> np.ndarray:
     """The nearest keypoint of every voxel of a layer: ``d² = (Δrow)² + (Δcolumn)² + η² (Δσ)²`` (Eq. 4.18).
 
     On CPU by a k-d tree; on an accelerator every voxel against every keypoint, there (not yet measured).
@@ -46,7 +46,7 @@ def nearest(keypoints: np.ndarray, where: Grid, layer: int, eta: float) -> np.nd
     return np.asarray(search(keypoints, where, layer, eta))
 
 
-def nearest_by_tree(keypoints: np.ndarray, where: Grid, layer: int, eta: float) -> np.ndarray:
+def nearest_by_tree(keypoints: np.ndarray, where: Grid, layer: int, eta: float | int) -> np.ndarray:
     """``nearest`` on the host."""
     from scipy.spatial import cKDTree
 
@@ -57,7 +57,7 @@ def nearest_by_tree(keypoints: np.ndarray, where: Grid, layer: int, eta: float) 
     return tree.query(np.hstack([points, height]), workers=-1)[1].reshape(len(rows), len(columns))
 
 
-def nearest_by_force(keypoints: Any, where: Grid, layer: int, eta: float) -> Any:
+def nearest_by_force(keypoints: Any, where: Grid, layer: int, eta: float | int) -> Any:
     """``nearest`` on the device; row after row bounds the memory."""
     height = eta * (where.centres[layer] - np.asarray(keypoints)[:, 2])
     return _by_force(*_single(*centres(where, where.factors[layer]), *np.asarray(keypoints)[:, :2].T, height))
