@@ -77,8 +77,8 @@ class RelevanceTable:
 
         Args:
           rule: a rule of layers and pools (``Epsilon()``, ...); "proportional" for kind "maximum" (a max-pool's
-            relevance goes to its window in proportion); "positive" for kind "sum"; or with ``primitive`` a function
-            ``rule(site, inputs, outputs, cotangents) -> cotangents`` (None for zero).
+            relevance goes to its window in proportion); "positive" or ``Norm()`` for kind "sum"; or with ``primitive``
+            a function ``rule(site, inputs, outputs, cotangents) -> cotangents`` (None for zero).
           kind: "convolution", "dense", "pool", "sum", "maximum", or several; layers (the first two) by default.
           first: whether it must be a layer that the network's input reaches through no other layer. Layers in a loop
             are neither first nor last: every step has the same rules.
@@ -94,8 +94,10 @@ class RelevanceTable:
             _checks.choice("kind of operation", name, _KINDS)
         if primitive is not None and (kinds, first, last, tap) != (None, None, None, None):
             raise ValueError(message("with_rule", "primitive with another condition", "primitive alone"))
-        if not callable(rule) and (not isinstance(rule, str) or kinds is None or kinds != _NAMED.get(rule)):
-            expected = "a rule, 'proportional' for kind 'maximum' or 'positive' for kind 'sum'"
+        named = isinstance(rule, str) and kinds is not None and kinds == _NAMED.get(rule)
+        own = "maximum" in (kinds or ()) or ("sum" in (kinds or ()) and not isinstance(rule, Norm))
+        if not named and (own or not callable(rule)):
+            expected = "a rule of layers; for kind 'maximum' only 'proportional', for kind 'sum' 'positive' or Norm()"
             raise TypeError(message("rule", repr(rule), expected))
         return RelevanceTable((Line(rule, kinds, first, last, tap, primitive), *self.lines))
 
@@ -120,7 +122,7 @@ def _layers(rule: Any) -> RelevanceTable:
 
 def zero() -> RelevanceTable:
     """LRP-0 everywhere."""
-    return _layers(Epsilon(0.0)).with_rule(Norm(0.0), kind="pool")
+    return _layers(Epsilon(0.0)).with_rule(Norm(0.0), kind=("pool", "sum"))
 
 
 def epsilon(epsilon: float | int = 1e-6) -> RelevanceTable:

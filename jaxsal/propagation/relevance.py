@@ -172,8 +172,9 @@ def _sum(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]
     values = [context.env[i] for i in node.inputs]
     signs = (1, -1 if node.primitive is c.sub_p else 1)
     terms = [sign * v for sign, v in zip(signs, values)]
-    epsilon = _STABILISER
-    if context.table.rule_for(op) == "positive":
+    rule = context.table.rule_for(op)
+    epsilon = rule.epsilon if isinstance(rule, Norm) else _STABILISER
+    if rule == "positive":
         terms, epsilon = [jnp.maximum(t, 0) for t in terms], 0.0
     z = terms[0] + terms[1]
     s = divided(relevance[0], z, epsilon)

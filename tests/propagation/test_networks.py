@@ -276,6 +276,9 @@ def test_bad_options():
         js.lrp(f, x, 1, composite=js.RelevanceTable())
     with pytest.raises(TypeError, match="rule"):
         js.RelevanceTable().with_rule("epsilon")
+    for kind in ("sum", "maximum"):  # would be ignored there
+        with pytest.raises(TypeError, match="kind 'maximum' only 'proportional'"):
+            js.RelevanceTable().with_rule(ZPlus(), kind=kind)
     with pytest.raises(ValueError, match="primitive alone"):
         js.RelevanceTable().with_rule(lambda *a: None, primitive=jax.lax.sort_p, first=True)
 
