@@ -3,6 +3,8 @@
 from jaxsal.evaluation.faithfulness import Curve as Curve
 from jaxsal.evaluation.faithfulness import deletion as deletion
 from jaxsal.evaluation.faithfulness import insertion as insertion
+from jaxsal.evaluation.hallucination import edges as edges
+from jaxsal.evaluation.hallucination import hallucination_score as hallucination_score
 from jaxsal.evaluation.localisation import ClassMeans as ClassMeans
 from jaxsal.evaluation.localisation import class_means as class_means
 from jaxsal.evaluation.localisation import difficult as difficult

@@ -215,9 +215,7 @@ def _step(problem: Problem, gradient: Any, state: State, i: Any) -> tuple[Any, A
     """The change of the paths, and the optimizer's memory."""
     settings, weights = problem.settings, problem.basis.weights[:, None, None]
     inner = tuple(range(3, gradient.ndim))
-    if settings.zero_mass:
-        along = (gradient * weights).sum(inner, keepdims=True) / (weights**2).sum(inner, keepdims=True)
-        gradient = gradient - along * weights
+    gradient = steepest(gradient, weights, settings.metric, settings.zero_mass, inner)
     gradient = _blurred(problem, gradient, settings.gradient_sigma, i)
     memory = state.memory
     if problem.optimizer is not None:
@@ -230,6 +228,21 @@ def _step(problem: Problem, gradient: Any, state: State, i: Any) -> tuple[Any, A
         largest = jnp.abs(change).max((2, *inner), keepdims=True)
         change = change / jnp.where(largest > 0, largest, 1)
     return step * change, memory
+
+
+def steepest(slope: Any, weights: Any, metric: str, zero_mass: bool, inner: tuple[int, ...]) -> Any:
+    """The direction in which a score with these slopes rises fastest, by the metric Σ_j m_j a_j b_j.
+
+    m = 1 ("euclidean") or m = w ("mass"), in which a light feature moves as easily as a heavy one. With ``zero_mass``,
+    of the directions that leave Σ_j w_j φ_j as it is: what the mass's own gradient, w/m, has in it is taken out.
+    """
+    some = weights > 0
+    by = jnp.where(some, weights, 1) if metric == "mass" else jnp.ones_like(weights)
+    rise = jnp.where(some, slope, 0) / by if metric == "mass" else slope
+    if zero_mass:
+        up = weights / by
+        rise = rise - (rise * weights).sum(inner, keepdims=True) / (up * weights).sum(inner, keepdims=True) * up
+    return rise
 
 
 def _nudged(problem: Problem, paths: Any, i: Any) -> Any:

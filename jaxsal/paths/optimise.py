@@ -41,6 +41,7 @@ def ablation_path(
     step: Schedule | None = None,
     optimizer: optax.GradientTransformation | None = None,
     normalize: bool | None = None,
+    metric: str | None = None,
     zero_mass: bool | None = None,
     blur_sigma: Schedule | None = None,
     gradient_sigma: Schedule | None = None,
@@ -89,6 +90,9 @@ def ablation_path(
       optimizer: an optax transformation that descends, such as ``optax.sgd(1.0, momentum=0.9)``; each image has its
         own. Use one object throughout: each new one compiles anew.
       normalize: scale steps to ``step``; False: steps are ``step`` times the gradient or the optimizer's update.
+      metric: of the space of masks, which makes a gradient of slopes: "euclidean", or "mass": each feature by its
+        weight ``basis.weights`` (thesis, §4.3.3), so that light ones are moved as readily as heavy ones. Where all
+        weigh the same, as pixels do, it is the same.
       zero_mass: steps do not change the mass of a mask.
       blur_sigma: Gaussian blur of the masks in each iteration, in pixels of the image. For masks that are pictures;
         others are not blurred by a preset.
@@ -125,9 +129,9 @@ def ablation_path(
     choice("score", score, KINDS)
     choice("loop", loop, _ascent.LOOPS)
     given = {
-        "objective": objective, "step": step, "normalize": normalize, "zero_mass": zero_mass, "blur_sigma": blur_sigma,
-        "gradient_sigma": gradient_sigma, "border": border, "jitter": jitter, "average": average,
-        "saturation": saturation, "saturate_first": saturate_first, "pinch": pinch,
+        "objective": objective, "step": step, "normalize": normalize, "metric": metric, "zero_mass": zero_mass,
+        "blur_sigma": blur_sigma, "gradient_sigma": gradient_sigma, "border": border, "jitter": jitter,
+        "average": average, "saturation": saturation, "saturate_first": saturate_first, "pinch": pinch,
         "saturation_goal": saturation_goal, "min_iterations": min_iterations, "num_iterations": num_iterations,
     }  # fmt: skip
     settings = settle_settings(preset, given, math.sqrt(math.prod(x.shape[1:3])))

@@ -26,6 +26,7 @@ class Settings:
       objective: what is climbed.
       step: largest change of a mask value in one step (of the whole path together).
       normalize: whether steps are scaled to that; otherwise they are ``step`` times what the optimizer says.
+      metric: by which length a step is steepest: every feature alike ("euclidean"), or by its weight ("mass").
       zero_mass: whether steps leave the mass of every mask as it is.
       blur_sigma: of the masks, after each step; in pixels of the image. None for 1/16 of the image's side.
       gradient_sigma: of the gradient; in pixels of the image.
@@ -43,6 +44,7 @@ class Settings:
     objective: str = "probability"
     step: Schedule = 1.0
     normalize: bool = True
+    metric: str = "euclidean"
     zero_mass: bool = True
     blur_sigma: Schedule | None = 7.0
     gradient_sigma: Schedule = 0.0
@@ -83,6 +85,8 @@ def settle_settings(preset: str, given: dict[str, Any], side: float) -> Settings
     choice("preset", preset, PRESETS)
     if given.get("border") is not None:
         choice("border", given["border"], ("mirror", "mean"))
+    if given.get("metric") is not None:
+        choice("metric", given["metric"], ("euclidean", "mass"))
     chosen = dataclasses.replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
     if chosen.blur_sigma is None:
         chosen = dataclasses.replace(chosen, blur_sigma=side / 16)

@@ -6,11 +6,12 @@ import pytest
 from nets import images, tiny
 from paths import oracles
 from paths.oracles import where
-from scipy import fft
+from scipy import fft, linalg
 
 from jaxsal import targets
-from jaxsal.features import BlurPyramid, Patches, Pixels
+from jaxsal.features import BlurPyramid, Patches, Pixels, Segments
 from jaxsal.paths import Status, ablation_path, ablation_path_heatmap, average, contrastive_average
+from jaxsal.paths._ascent import steepest
 
 SMALL = {
     "baseline": 0.0,
@@ -107,6 +108,43 @@ def test_algorithm_2(case):
     if how["kind"] == "straddle":
         np.testing.assert_allclose(got.dissipating[0], want[1], rtol=0, atol=2e-4)
     assert int(got.iterations[0]) == 3 and float(got.violation.worst[0]) < 1e-5
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "mass"])
+@pytest.mark.parametrize("zero_mass", [True, False])
+def test_metric(metric, zero_mass):
+    """The steepest direction of all those as long, by the metric, that leave the mass as it is."""
+    rng = np.random.default_rng(0)
+    slope, weights = rng.normal(size=7), rng.uniform(0.1, 1, 7)
+    length = weights if metric == "mass" else np.ones(7)
+    # Directions allowed, orthonormal by the metric.
+    plane = linalg.null_space(weights[None]) if zero_mass else np.eye(7)
+    across = plane @ np.linalg.inv(np.linalg.cholesky(plane.T @ (length[:, None] * plane))).T
+    want = across @ (across.T @ slope)
+    got = steepest(jnp.asarray(slope[None]), jnp.asarray(weights[None]), metric, zero_mass, (1,))[0]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_metric_of_features_that_weigh_nothing():
+    got = steepest(jnp.array([[1.0, 2.0, 3.0]]), jnp.array([[0.5, 0.5, 0.0]]), "mass", True, (1,))
+    np.testing.assert_allclose(got, [[-1.0, 1.0, 0.0]], atol=1e-6)
+
+
+def test_metric_steers_the_path():
+    """Pixels all weigh the same: it makes no difference. Segments do not."""
+    f, x = where(), images(1, 8)
+    labels = jnp.asarray(np.minimum(np.arange(64).reshape(1, 8, 8) // 9, 5))
+    same = {"preset": "thesis", "num_masks": 3, "num_iterations": 1}
+
+    def masks(basis, metric):
+        return np.asarray(ablation_path(f, x, 1, basis=basis, metric=metric, **same).masks)
+
+    pixels = Pixels(x, 0.1, (4, 4))
+    np.testing.assert_allclose(masks(pixels, "mass"), masks(pixels, "euclidean"), atol=1e-4)
+    segments = Segments(x, 0.1, labels)
+    assert np.abs(masks(segments, "mass") - masks(segments, "euclidean")).max() > 0.01
+    with pytest.raises(ValueError, match="unknown metric"):
+        masks(segments, "manhattan")
 
 
 @pytest.mark.parametrize("score", ["retaining", "dissipating", "contrastive", "straddle"])

@@ -28,6 +28,7 @@ from jaxsal.features.sift.matrices import Table, norms, refuse_large, refuse_man
 from jaxsal.features.sift.scale_space import Grid, grid, layers, up
 
 HEATMAPS = ("voronoi", "amplitude")
+WEIGHTS = ("norm", "equal")
 _split = jax.jit(layers, static_argnums=1)
 
 
@@ -44,6 +45,7 @@ class Sift(FeatureBasis):
         which the Voronoi heatmap is made, ``[n entries 1]``.
       places: for each resolution pixel and feature of each entry, ``int[n entries 2]``, in the order of pixels.
       norms: W_j, the norm of each feature alone, adding to 1, ``[n k]``.
+      weighing: what a feature's weight is: its norm ("norm"), or the same for all ("equal").
       which: after ``take``, whose matrices each image has (they are not copied); before, None: its own.
       factors: of each resolution, by how much it is smaller than the image.
       size: height and width.
@@ -60,6 +62,7 @@ class Sift(FeatureBasis):
     factors: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     size: tuple[int, int] = dataclasses.field(metadata={"static": True})
     how: str = dataclasses.field(metadata={"static": True})
+    weighing: str = dataclasses.field(metadata={"static": True})
 
     def __init__(self, **parts: Any) -> None:
         fill(self, **parts)
@@ -81,8 +84,10 @@ class Sift(FeatureBasis):
 
     @property
     def weights(self) -> Float[Array, "n *mask"]:
-        """The norm of each feature alone, adding to 1 (Eq. 4.45)."""
-        return self.norms
+        """The norm of each feature alone (Eq. 4.45), or the same for all, adding to 1."""
+        if self.weighing == "norm":
+            return self.norms
+        return self.present / self.present.sum(1, keepdims=True).astype(self.norms.dtype)
 
     def take(self, index: Any) -> Sift:
         """The basis of the images ``index[b]``; their matrices are not copied."""
@@ -121,12 +126,28 @@ class Sift(FeatureBasis):
         self.check(gains)
         return self._sum(self.values, jnp.asarray(gains))
 
+    def matrices(self, image: int = 0) -> tuple[Any, ...]:
+        """The sparse matrices of an image, one a resolution (Eq. 4.40): gains to pixels, one channel after the other.
+
+        Args:
+          image: which.
+
+        Returns:
+          For each of ``factors`` a ``jax.experimental.sparse.BCOO`` of shape ``[c·h/factor·w/factor, k]``.
+        """
+        own = image if self.which is None else self.which[image]
+        parts = zip(self.factors, self.values, self.places)
+        return tuple(matrix(v[own], p[own], *self.mask_shape, self._shape(factor)) for factor, v, p in parts)
+
+    def _shape(self, factor: int) -> tuple[int, int]:
+        return max(self.size[0] // factor, 1), max(self.size[1] // factor, 1)
+
     def _sum(self, matrices: tuple[Any, ...], gains: Any) -> Any:
         gains = jnp.where(self.present, gains, 0)
         which = jnp.arange(self.num_images) if self.which is None else self.which
         total: Any = 0
         for factor, values, places in zip(self.factors, matrices, self.places):
-            shape = (max(self.size[0] // factor, 1), max(self.size[1] // factor, 1))
+            shape = self._shape(factor)
             if values.shape[0] == 1:  # all masks are of one image: one product of matrices
                 small = recompose(values[0], places[0], gains, shape)
             else:
@@ -137,7 +158,7 @@ class Sift(FeatureBasis):
                 # One after the other, and not to be kept for the derivative: matrices are not copied for each mask.
                 small = jax.lax.map(jax.checkpoint(one, prevent_cse=False), (which, gains))
             total = total + up(small, self.size)
-        return total
+        return total.astype(self.norms.dtype)
 
 
 def recompose(
@@ -158,14 +179,19 @@ def recompose(
     Returns:
       Images.
     """
+    product = matrix(values, places, gains.shape[1], shape) @ gains.astype(values.dtype).T
+    return product.reshape(values.shape[1], *shape, -1).transpose(3, 1, 2, 0)
+
+
+def matrix(values: Float[Array, "m c"], places: Int[Array, "m 2"], features: int, shape: tuple[int, int]) -> Any:
+    """The BCOO matrix ``[c·pixels, features]`` of entries in the order of pixels."""
     from jax.experimental import sparse  # which imports scipy
 
     channels, pixels = values.shape[1], shape[0] * shape[1]
     rows = jnp.arange(channels)[:, None] * pixels + places[:, 0]
     index = jnp.stack([rows.ravel(), jnp.tile(places[:, 1], channels)], 1)
-    size = (pixels * channels, gains.shape[1])
-    matrix = sparse.BCOO((jnp.ravel(values.T), index), shape=size, indices_sorted=True, unique_indices=False)
-    return (matrix @ gains.astype(values.dtype).T).reshape(channels, *shape, -1).transpose(3, 1, 2, 0)
+    size = (pixels * channels, features)
+    return sparse.BCOO((jnp.ravel(values.T), index), shape=size, indices_sorted=True, unique_indices=False)
 
 
 def sift(
@@ -177,6 +203,7 @@ def sift(
     keypoints: Float[Array, "..."] | None = None,
     max_keypoints: int = 2048,
     heatmap: str = "voronoi",
+    weights: str = "norm",
 ) -> Sift:
     """SIFT features of images, as a basis for every intervention: D(θ) = Σ_j θ_j D_j, and D(1) is the image.
 
@@ -193,6 +220,7 @@ def sift(
         OpenCV), NaN for none; None to find them. What comes twice counts once.
       max_keypoints: at most so many are found.
       heatmap: "voronoi" or "amplitude"; see ``Sift.heatmap``.
+      weights: what a feature's mass is, by which paths and curves go: "norm" of its image, or "equal" for all.
 
     Returns:
       The basis, whose masks are ``[n k]`` with k the largest number of keypoints of an image. An image without any
@@ -200,8 +228,9 @@ def sift(
 
     Raises:
       TypeError: traced images.
-      ValueError: images under 8 pixels, NaN, keypoints of another shape or with a width not positive, unknown heatmap,
-        cutoff not in [0, 1), η not positive, or more than a gibibyte of memory needed; the message says how much.
+      ValueError: images under 8 pixels, NaN, keypoints of another shape or with a width not positive, unknown heatmap
+        or weights, cutoff not in [0, 1), η not positive, or more than a gibibyte of memory needed; the message says
+        how much.
 
     References:
       Ablation-paths thesis, chapter 4, Eqs. 4.18 to 4.48.
@@ -210,6 +239,7 @@ def sift(
     if not readable(x):
         raise TypeError(message("sift", "traced images", "values that are known", "Make the basis outside jit."))
     _checks.choice("heatmap", heatmap, HEATMAPS)
+    _checks.choice("weights", weights, WEIGHTS)
     if not 0 <= cutoff < 1:
         raise ValueError(message("cutoff", cutoff, "a number in [0, 1), well under 0.1"))
     if not 0 < eta < np.inf:
@@ -224,7 +254,7 @@ def sift(
         parts = {factor: np.asarray(stack[:, 0], np.float32) for factor, stack in _split(image[None], where).items()}
         made.append(tables(own, parts, where, eta=eta, cutoff=cutoff))
         refuse_many(made, x.shape[0])
-    return _assembled(points, made, where, x.dtype, heatmap)
+    return _assembled(points, made, where, x.dtype, heatmap, weights)
 
 
 def _points(x: Any, given: Any, count: int) -> list[np.ndarray]:
@@ -245,7 +275,9 @@ def _points(x: Any, given: Any, count: int) -> list[np.ndarray]:
     return points
 
 
-def _assembled(points: list[np.ndarray], made: list[dict[int, Table]], where: Grid, dtype: Any, how: str) -> Sift:
+def _assembled(
+    points: list[np.ndarray], made: list[dict[int, Table]], where: Grid, dtype: Any, how: str, weighing: str
+) -> Sift:
     """The basis of a batch: keypoints and matrices filled up to common lengths."""
     n, most = len(points), max(map(len, points))
     keypoints, weights = np.full((n, most, 3), np.nan, np.float32), np.zeros((n, most))
@@ -272,5 +304,5 @@ def _assembled(points: list[np.ndarray], made: list[dict[int, Table]], where: Gr
     return Sift(
         keypoints=jnp.asarray(keypoints), present=jnp.asarray(np.isfinite(keypoints[..., 0])), values=tuple(values),
         fields=tuple(fields), places=tuple(places), norms=jnp.asarray(weights, dtype), which=None,
-        factors=tuple(made[0]), size=where.size, how=how,
+        factors=tuple(made[0]), size=where.size, how=how, weighing=weighing,
     )  # fmt: skip

@@ -19,22 +19,15 @@ import numpy as np
 
 from jaxsal import _checks
 from jaxsal._dct import gaussian_blur
+from jaxsal._luma import luma
 from jaxsal._resize import resize
 from jaxsal._types import Array, Bool, Float, Images
 
 BASE = 1.6  # width of the first Gaussian of an octave, in its pixels
 ASSUMED = 0.5  # blur that an image comes with, in pixels
-LUMA = (0.299, 0.587, 0.114)
 STEPS = 5  # of moving to a neighbouring sample in refinement
 SMALLEST = 8  # side of an octave, in its pixels
 SPARE = 4  # candidates kept for each keypoint wanted: most fail the tests
-
-
-def luma(x: Any) -> Any:
-    """Brightness ``[n h w]`` of images ``[n h w c]``; alpha is left out; of grey ones the value itself."""
-    colours = x[..., :3] if x.shape[-1] == 4 else x
-    weights = np.array(LUMA) if colours.shape[-1] == 3 else np.full(colours.shape[-1], 1 / colours.shape[-1])
-    return (colours * weights.astype(np.float32)).sum(-1)
 
 
 def keypoints(

@@ -119,6 +119,40 @@ def test_forms_of_the_product(basis):
     np.testing.assert_allclose(got.reshape(want.shape), want, atol=1e-5)
 
 
+def test_matrices(basis):
+    """One a resolution; they alone, brought up and added, are the image."""
+    x, gains = pictures(), masks(basis, 12)
+    index = jnp.array([1, 0])
+    for own, i, j in ((basis, 1, 1), (basis.take(index), 0, 1)):
+        got = own.matrices(i)
+        assert [m.shape[0] for m in got] == [3 * (48 // factor) ** 2 for factor in basis.factors]
+        total = 0
+        for factor, matrix in zip(basis.factors, got):
+            small = (matrix @ gains[j]).reshape(3, 48 // factor, 48 // factor)
+            total += up(small.transpose(1, 2, 0)[None], (48, 48))
+        np.testing.assert_allclose(total[0], basis.recomposed(gains)[j], atol=1e-5)
+    assert x.shape == basis.recomposed(gains).shape
+
+
+def test_weights(basis):
+    same = js.features.sift(pictures(), weights="equal")
+    count = np.asarray(basis.valid.sum(1))
+    np.testing.assert_allclose(same.weights, np.where(basis.valid, 1 / count[:, None], 0), rtol=1e-6)
+    np.testing.assert_array_equal(same.norms, basis.norms)
+    some = masks(basis, 13)
+    np.testing.assert_allclose(same.mass(some), [some[i, :k].mean() for i, k in enumerate(count)], rtol=1e-5)
+
+
+def test_bfloat16(basis):
+    x = pictures().astype(jnp.bfloat16)
+    low = js.features.sift(x, keypoints=basis.keypoints)
+    assert low(zeros(low)).dtype == jnp.bfloat16
+    np.testing.assert_allclose(low(zeros(low)).astype(jnp.float32), x.astype(jnp.float32), atol=0.03)
+    gains = masks(basis, 14)
+    np.testing.assert_allclose(low(gains).astype(jnp.float32), basis(gains), atol=0.05)
+    assert np.isfinite(jax.grad(lambda m: low(m).astype(jnp.float32).sum())(gains)).all()
+
+
 def test_derivative_is_the_transpose(basis):
     a, ct = masks(basis, 5), jax.random.normal(jax.random.key(6), pictures().shape)
     back = jax.grad(lambda m: (basis(m) * ct).sum())(a)

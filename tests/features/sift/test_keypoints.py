@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from jaxsal._luma import luma
 from jaxsal.features.sift import keypoints
-from jaxsal.features.sift.keypoints import _fit, _refined, luma
+from jaxsal.features.sift.keypoints import _fit, _refined
 
 
 def points(x, **options):
