@@ -16,6 +16,7 @@ from jaxsal._commands.errors import BadInput
 # Those of jaxsal.paths, which takes long to import for a line of help.
 SCORES = ("retaining", "dissipating", "contrastive", "straddle")
 PRESETS = ("default", "thesis")
+BASES = ("patches", "superpixels", "sift")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--model", metavar="NAME", help="architecture; jaxsal models lists them")
         command.add_argument("--weights", metavar="FILE", help="safetensors, npz or PyTorch file, or hub id")
         command.add_argument("--size", type=_size, metavar="N", help="classify at N x N pixels; default: the model's")
+        command.add_argument(
+            "--basis", choices=BASES, help="what methods that intervene switch off; default: their own"
+        )
     for command in (explain, compare):
         command.add_argument("--target", metavar="CLASS", help="number or name; default: the top class")
         command.add_argument("--layer", metavar="L", help="layer of methods that read one")

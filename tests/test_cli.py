@@ -85,6 +85,16 @@ def test_target_layer_size_and_colours_reach_the_method(tmp_path, photo, scene):
     np.testing.assert_allclose(picture(out / "photo_grad_cam.png"), shown, atol=2 / 255)
 
 
+def test_basis_reaches_the_methods_that_intervene(tmp_path, photo):
+    argv = ["explain", str(photo), "--model", "scenes", "--basis", "sift", "--method", "occlusion", "gradient"]
+    assert main([*argv, "--out", str(tmp_path)]) == 0
+    f = js.models.load("scenes")
+    x = jax.numpy.clip(js.images.resize(js.images.read(photo), f.image_size), 0, 1)
+    expected = js.occlusion(f, x, basis=js.features.sift(x))[0]
+    np.testing.assert_allclose(np.load(tmp_path / "photo_occlusion.npy"), expected, rtol=1e-3, atol=1e-4)
+    assert (tmp_path / "photo_gradient.png").exists()
+
+
 def test_several_images_of_one_name_and_arrays(tmp_path, photo, scene):
     other = tmp_path / "other" / "photo.npy"
     other.parent.mkdir()

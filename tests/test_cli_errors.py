@@ -116,6 +116,8 @@ def test_a_bad_image_after_a_good_one(files, capsys):
         (["--model", "scenes", "--layer", "layr4"], ("layr4", "one of: layer4")),
         (["--model", "scenes", "--layer", "fc"], ("fc", "[n h w c]")),
         (["--model", "scenes", "--layer", "layer4", "--METHOD", "gradient"], ("gradient", "grad_cam")),
+        (["--model", "scenes", "--basis", "sifted"], ("sifted", "superpixels", "sift")),
+        (["--model", "scenes", "--basis", "sift", "--METHOD", "gradient"], ("gradient", "occlusion")),
         (["--model", "scenes", "--target", "12"], ("class 12", "0 to 11")),
         (["--model", "scenes", "--target", "-1"], ("class -1", "0 to 11")),
         (["--model", "scenes", "--target", "stripd disc"], ("stripd disc", "such as: striped disc (0)")),

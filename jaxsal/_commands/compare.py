@@ -39,6 +39,7 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
     count = inputs.classes(f, photo)
     target = None if options.target is None else classes.find(options.target, f.labels, count)
     extra = inputs.options(names, f, photo, options.layer)
+    based = inputs.basis(options.basis, names)
     folder = inputs.folder(options.out)
 
     def run() -> None:
@@ -48,11 +49,12 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
         panels: dict[str, np.ndarray | str] = {}
         scores: dict[str, dict[str, float]] = {}
         rows: list[list[str]] = []
+        own = based(photo.image)
         for index, name in enumerate(names, start=1):
             outputs.progress(f"{name} ({index} of {len(names)})")
             start = time.perf_counter()
             try:
-                answer = jax.block_until_ready(METHODS[name](f, photo.image, target, **extra[name]))
+                answer = jax.block_until_ready(METHODS[name](f, photo.image, target, **extra[name], **own[name]))
             except ValueError as error:  # a method that has no meaning for this classifier, such as CAM without a pool
                 panels[name] = f"not for this classifier: {str(error).split('. ')[0]}"
                 rows.append([name, "", "", "", str(error)])

@@ -24,14 +24,16 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
     count = inputs.classes(f, photos[0])
     target = None if options.target is None else classes.find(options.target, f.labels, count)
     extra = inputs.options(names, f, photos[0], options.layer)
+    based = inputs.basis(options.basis, names)
     folder = inputs.folder(options.out)
 
     def heatmaps(photo: inputs.Photo) -> dict[str, np.ndarray]:
         found = {}
+        own = based(photo.image)
         for name in names:
             outputs.progress(f"{photo.name}: {name}")
             try:
-                answer = METHODS[name](f, photo.image, target, **extra[name])
+                answer = METHODS[name](f, photo.image, target, **extra[name], **own[name])
             except ValueError as error:  # a method that has no meaning for this classifier
                 outputs.progress("")
                 raise BadInput(f"{name} on {f.name}: {error}") from error

@@ -29,6 +29,7 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
 
     def run() -> None:
         chances = outputs.probabilities(f, photo.image)[0]
+        basis = inputs.features(options.basis, photo.image)
         targets = list(dict.fromkeys(wanted)) or [int(chances.argmax())]
         print(f"{photo.path}: {f.name}\n{outputs.predictions(f, chances)}")
         found: dict[str, AblationPath] = {}
@@ -38,8 +39,8 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
                 name = ", ".join([classes.name(target, f.labels), *([score] if len(options.score) > 1 else [])])
                 outputs.progress(f"path for {name} ({len(found) + 1} of {len(targets) * len(options.score)})")
                 path = ablation_path(
-                    f, photo.image, np.int32(target), score=score, preset=options.preset, num_masks=options.masks,
-                    num_iterations=options.iterations,
+                    f, photo.image, np.int32(target), basis=basis, score=score, preset=options.preset,
+                    num_masks=options.masks, num_iterations=options.iterations,
                 )  # fmt: skip
                 found[name], explained[name] = jax.block_until_ready(path), target
                 outputs.progress("")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from jaxsal import _checks, models, tracing
 from jaxsal._checks import message
 from jaxsal._method import num_classes
 from jaxsal.data import images
+from jaxsal.features import Patches, Superpixels, sift
 from jaxsal.methods import METHODS
 
 
@@ -91,10 +92,46 @@ def options(names: Sequence[str], f: Any, photo: Photo, layer: str | None) -> di
     _checks.choice("layer", layer, shapes)
     if len(shapes[layer].shape) != 4:
         raise ValueError(message(f"layer {layer!r}", f"shape {shapes[layer].shape}", "activations [n h w c]"))
-    able = [name for name in METHODS if "layer" in inspect.signature(METHODS[name]).parameters]
-    if not set(names) & set(able):
-        raise ValueError(message("--layer", f"methods without one ({', '.join(names)})", f"one of {', '.join(able)}"))
+    able = _with("layer", names)
     return {name: {"layer": layer} if name in able else {} for name in names}
+
+
+def basis(wanted: str | None, names: Sequence[str]) -> Callable[[Any], dict[str, dict[str, Any]]]:
+    """Function of images: the options of each method, the basis for those that intervene.
+
+    Args:
+      wanted: "patches" (eight by eight), "superpixels" or "sift"; None for the methods' own.
+      names: of the methods.
+    """
+    if wanted is None:
+        return lambda x: {name: {} for name in names}
+    able = _with("basis", names)
+
+    def make(x: Any) -> dict[str, dict[str, Any]]:
+        own = features(wanted, x)
+        return {name: {"basis": own} if name in able else {} for name in names}
+
+    return make
+
+
+def features(wanted: str | None, x: Any) -> Any:
+    """The basis of ``--basis`` for images, None for the method's own."""
+    made = {
+        None: lambda: None,
+        "patches": lambda: Patches(x, None, tuple(-(-side // 8) for side in x.shape[1:3])),
+        "superpixels": lambda: Superpixels(x),
+        "sift": lambda: sift(x),
+    }
+    return made[wanted]()
+
+
+def _with(option: str, names: Sequence[str]) -> list[str]:
+    """The methods that have an option; raises if none of those named is among them."""
+    able = [name for name in METHODS if option in inspect.signature(METHODS[name]).parameters]
+    if not set(names) & set(able):
+        got = f"methods without one ({', '.join(names)})"
+        raise ValueError(message(f"--{option}", got, f"one of {', '.join(able)}"))
+    return able
 
 
 def colormap(name: str | None) -> str | None:

@@ -13,6 +13,7 @@ from nets import images, tiny
 
 import jaxsal as js
 from jaxsal import cli
+from jaxsal._commands.inputs import features
 from jaxsal.features import Patches, Pixels
 from jaxsal.paths import affine, evaluate, pixel_ablation_path
 from jaxsal.paths.scores import KINDS
@@ -87,6 +88,7 @@ def test_errors(tmp_path):
 
 def test_choices_of_the_command_are_those_of_the_paths():
     assert set(cli.SCORES) == set(KINDS) and set(cli.PRESETS) == set(PRESETS)
+    assert all(features(name, jnp.ones((1, 48, 48, 3))).num_images == 1 for name in ("patches", "sift"))
 
 
 def test_command(tmp_path, capsys):
@@ -94,10 +96,12 @@ def test_command(tmp_path, capsys):
     np.save(image, np.asarray(js.scenes.generate(jax.random.key(0), 1, size=96).images[0]))
     page = tmp_path / "out" / "page.html"
     options = ["--model", "scenes", "--target", "1", "2", "--masks", "3", "--iterations", "2", "--out", str(page)]
+    options += ["--basis", "sift"]
     assert cli.main(["explore", str(image), *options]) == 0
     assert "score" in capsys.readouterr().out
     data = data_of(page.read_text())
     assert data["columns"] == 2 and len(data["panels"][0]["times"]) == 5
+    assert all(len(panel["circles"]) > 5 for panel in data["panels"])
     for bad in (["--target", "zebra-crossing"], ["--masks", "0"], ["--score", "best"], ["--out", str(tmp_path)]):
         assert cli.main(["explore", str(image), "--model", "scenes", *bad]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
