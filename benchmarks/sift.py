@@ -52,7 +52,6 @@ KINDS: dict[int, list[int]] = {
     66: [508, 878], 67: [487, 590, 605], 68: [651], 69: [766, 827], 70: [859], 71: [896], 72: [760], 73: [921],
     74: [409, 530, 892], 75: [883], 77: [850], 78: [589],
 }  # fmt: skip
-THESIS = {"preset": "thesis"}
 BATCH = 8
 
 
@@ -118,6 +117,11 @@ def coco(f: Any, data: Path, count: int | None) -> Pairs:
                 difficult.append(bool(evaluation.difficult([own], many, size=image.shape[1:3])[0]))
             images.append(image)
     return Pairs(jnp.concatenate(images), np.array(which), np.array(targets, np.int32), boxes, np.array(difficult))
+
+
+def optimised(options: argparse.Namespace) -> dict[str, Any]:
+    """How paths are optimised, everywhere."""
+    return {"preset": options.preset, "num_masks": options.masks, "num_iterations": options.iterations}
 
 
 def load(options: argparse.Namespace) -> tuple[Any, Pairs]:
@@ -192,9 +196,7 @@ def _of_paths(f: Any, pairs: Pairs, score: str, basis: Any, name: str, options: 
         which, begin = pairs.which[index], time.perf_counter()
         x, targets = pairs.x[which], pairs.targets[index]
         own = None if basis is None else basis.take(which)
-        path = jax.block_until_ready(
-            paths.ablation_path(f, x, targets, basis=own, score=score, num_masks=options.masks, **THESIS)
-        )
+        path = jax.block_until_ready(paths.ablation_path(f, x, targets, basis=own, score=score, **optimised(options)))
         clock.append((time.perf_counter() - begin) / len(index))
         out = {"iterations": path.iterations, "saturation": path.saturation, "score": path.score}
         for reduction in reductions:
@@ -235,7 +237,7 @@ def stability(options: argparse.Namespace) -> list[dict[str, Any]]:
                 which = pairs.which[index]
                 path = paths.ablation_path(
                     f, pairs.x[which], pairs.targets[index], basis=basis.take(which) if name == "SIFT" else None,
-                    score=options.score, num_masks=options.masks, num_iterations=options.iterations, **THESIS,
+                    score=options.score, **optimised(options),
                     **{k: jnp.float32(v) for k, v in setting.items()},
                 )  # fmt: skip
                 reduce = paths.contrastive_average if options.score == "straddle" else paths.class_transition
@@ -296,7 +298,7 @@ def added(options: argparse.Namespace) -> list[dict[str, Any]]:
                 lambda i, b=basis, k=kind: {
                     "masks": paths.ablation_path(
                         f, x[pairs.which[i]], pairs.targets[i], basis=b.take(pairs.which[i]), score=k,
-                        num_masks=options.masks, **THESIS,
+                        **optimised(options),
                     ).masks
                 }
             )  # fmt: skip
@@ -319,7 +321,8 @@ def arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--pixels", nargs="*", default=["straddle"], help="path scores on pixels; of added, on both")
     parser.add_argument("--score", default="straddle", choices=paths.scores.KINDS, help="stability: of the paths")
-    parser.add_argument("--iterations", type=int, default=20, help="stability: at most")
+    parser.add_argument("--preset", default="thesis", choices=list(paths.settings.PRESETS))
+    parser.add_argument("--iterations", type=int, help="at most; default: the preset's")
     parser.add_argument("--draws", type=int, default=4, help="added: random orders of the features")
     parser.add_argument("--steps", type=int, default=20, help="of insertion; 0 for none")
     parser.add_argument("--out", type=Path, help="CSV file, written anew")
