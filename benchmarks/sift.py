@@ -136,7 +136,7 @@ def load(options: argparse.Namespace) -> tuple[Any, Pairs]:
 def bases(pairs: Pairs, **options: Any) -> Any:
     """One basis of all images, so that every chunk of them has the same shapes."""
     begin = time.perf_counter()
-    basis = js.features.sift(pairs.x, **options)
+    basis = js.features.sift(pairs.x, max_memory=8.0, **options)
     counts = np.asarray(basis.valid.sum(1))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(basis)) / 2**20
     took = (time.perf_counter() - begin) / len(pairs.x)

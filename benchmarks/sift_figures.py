@@ -75,18 +75,19 @@ def single(x: Any, keypoints: np.ndarray, feature: int, out: Path) -> None:
 
     hard = of(made.sharp(feature))
     soft = of(lambda layer: made.smooth(layer)[:, [feature]].toarray())
+    strong = 2 * max(np.abs(hard).max(), np.abs(soft).max())
     row(
-        [whole, 0.5 + hard, whole - hard, 0.5 + soft, whole - soft],
+        [whole, 0.5 + hard / strong, whole - hard, 0.5 + soft / strong, whole - soft],
         ["photo", "a cell of η = 1, sharp", "photo without", "smooth", "photo without"], out / "4.5.png",
     )  # fmt: skip
-    cutoff = 0.3
+    cutoff = 0.1
     cut = of(lambda layer: made.cut(layer, cutoff)[:, [feature]].toarray())
     lost = of(lambda layer: made.cut(layer, cutoff).sum(1))
     given = of(lambda layer: cells.trimmed(made.smooth(layer), cutoff)[:, [feature]].toarray())
     back = of(lambda layer: cells.trimmed(made.smooth(layer), cutoff).sum(1))
     error = 10 * np.log10(1 / np.mean((back - whole) ** 2))
     row(
-        [whole, 0.5 + soft, 0.5 + cut, lost, 0.5 + given, back],
+        [whole, 0.5 + soft / strong, 0.5 + cut / strong, lost, 0.5 + given / strong, back],
         ["(a) photo", "(b) a feature", f"(c) cut off at {cutoff}", "(d) all of them",
          "(e) mass redistributed", f"(f) all of them, {error:.0f} dB"], out / "4.7.png",
     )  # fmt: skip
@@ -143,8 +144,9 @@ def main() -> int:
     basis = js.features.sift(x)
     points = np.asarray(basis.keypoints[0], float)
     print(f"{options.photo.name}: {len(points)} features, {classes.name(target, f.labels)}")
-    middle = np.abs(points[:, :2] - np.array(x.shape[1:3]) / 2).sum(1) + 40 * np.abs(np.log(points[:, 2] / 6))
-    single(x, points, int(middle.argmin()), options.out)
+    weights = js.features.sift(x, eta=1.0, keypoints=basis.keypoints).weights[0]
+    heaviest = np.argsort(-np.asarray(weights))  # but for the backgrounds
+    single(x, points, int(heaviest[np.abs(points[heaviest, 2] - 6) < 3][0]), options.out)
     widest(basis, x, options.out)
     walk(f, basis, x, target, options.out)
     return 0

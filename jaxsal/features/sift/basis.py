@@ -204,6 +204,7 @@ def sift(
     max_keypoints: int = 2048,
     heatmap: str = "voronoi",
     weights: str = "norm",
+    max_memory: float | int = 1.0,
 ) -> Sift:
     """SIFT features of images, as a basis for every intervention: D(θ) = Σ_j θ_j D_j, and D(1) is the image.
 
@@ -221,6 +222,7 @@ def sift(
       max_keypoints: at most so many are found.
       heatmap: "voronoi" or "amplitude"; see ``Sift.heatmap``.
       weights: what a feature's mass is, by which paths and curves go: "norm" of its image, or "equal" for all.
+      max_memory: GiB that matrices of all images, and the work on one of them, may take.
 
     Returns:
       The basis, whose masks are ``[n k]`` with k the largest number of keypoints of an image. An image without any
@@ -229,7 +231,7 @@ def sift(
     Raises:
       TypeError: traced images.
       ValueError: images under 8 pixels, NaN, keypoints of another shape or with a width not positive, unknown heatmap
-        or weights, cutoff not in [0, 1), η not positive, or more than a gibibyte of memory needed; the message says
+        or weights, cutoff not in [0, 1), η not positive, or more memory needed than there may be; the message says
         how much.
 
     References:
@@ -247,13 +249,13 @@ def sift(
     if min(x.shape[1:3]) < SMALLEST:
         raise ValueError(message("images", f"{x.shape[1]} x {x.shape[2]} pixels", f"{SMALLEST} pixels a side at least"))
     where = grid((x.shape[1], x.shape[2]), per_octave)
-    refuse_large(x.shape[0], where, x.shape[3])
+    refuse_large(x.shape[0], where, x.shape[3], max_memory)
     points = _points(x, keypoints, max_keypoints)
     made: list[dict[int, Table]] = []
     for image, own in zip(x, points):
         parts = {factor: np.asarray(stack[:, 0], np.float32) for factor, stack in _split(image[None], where).items()}
         made.append(tables(own, parts, where, eta=eta, cutoff=cutoff))
-        refuse_many(made, x.shape[0])
+        refuse_many(made, x.shape[0], max_memory)
     return _assembled(points, made, where, x.dtype, heatmap, weights)
 
 

@@ -15,8 +15,6 @@ from jaxsal._resize import bilinear_matrix
 from jaxsal.features.sift.cells import smooth_cells
 from jaxsal.features.sift.scale_space import Grid
 
-LIMIT = 1 << 30  # bytes, of the matrices of all images and of the work on one of them
-
 
 class Table(NamedTuple):
     """A sparse matrix, gains of features to pixels, its entries in the order of pixels.
@@ -105,25 +103,26 @@ def entry_bytes(channels: int) -> int:
     return 4 * (channels + 3)
 
 
-def refuse_large(n: int, where: Grid, channels: int) -> None:
-    """Raise ``ValueError`` if matrices of n images, or the work on one, would take more than a gibibyte.
+def refuse_large(n: int, where: Grid, channels: int, limit: float | int) -> None:
+    """Raise ``ValueError`` if matrices of n images, and the work on one, would take more than ``limit`` GiB.
 
     Counted are six entries a pixel (photographs were seen to take four or five), and layers in single precision.
     """
     pixels = {factor: int(np.prod(where.shape(factor))) for factor in sorted(set(where.factors))}
     matrices = 6 * sum(pixels.values()) * entry_bytes(channels)
     work = 4 * channels * sum(pixels[factor] for factor in where.factors) + 2 * matrices
-    _refuse(n * matrices + work, f"{n} x {where.size[0]} x {where.size[1]} pixels")
+    _refuse(n * matrices + work, f"{n} x {where.size[0]} x {where.size[1]} pixels", limit)
 
 
-def refuse_many(made: list[dict[int, Table]], n: int) -> None:
-    """Raise ``ValueError`` if n images like those made have matrices of more than a gibibyte."""
+def refuse_many(made: list[dict[int, Table]], n: int, limit: float | int) -> None:
+    """Raise ``ValueError`` if n images like those made have matrices of more than ``limit`` GiB."""
     entries = [sum(len(table.pixels) for table in parts.values()) for parts in made]
     needed = max(entries) * n * entry_bytes(made[0][1].colours.shape[1])
-    _refuse(needed, f"{max(entries)} entries in the matrices of an image")
+    _refuse(needed, f"{max(entries)} entries in the matrices of an image", limit)
 
 
-def _refuse(needed: int, what: str) -> None:
-    if needed > LIMIT:
-        hint = "Make them smaller, or a basis of each; a larger cutoff has fewer entries."
-        raise ValueError(message("images", f"{what}, about {needed / 2**30:.1f} GiB", "at most 1 GiB", hint))
+def _refuse(needed: int, what: str, limit: float | int) -> None:
+    if needed > limit * 2**30:
+        hint = "Make them smaller, or a basis of each; a larger cutoff has fewer entries; or raise max_memory."
+        got, most = f"{what}, about {needed / 2**30:.1f} GiB", f"at most max_memory = {limit:g} GiB"
+        raise ValueError(message("images", got, most, hint))

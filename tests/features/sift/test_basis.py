@@ -295,12 +295,13 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"2000 x 3000 pixels, about \d\.\d GiB"):
         js.features.sift(jnp.zeros((1, 2000, 3000, 3)))
     with pytest.raises(ValueError, match=r"30 x 500 x 500 pixels, about \d\.\d GiB"):
-        matrices.refuse_large(30, grid((500, 500)), 3)
-    matrices.refuse_large(1, grid((720, 1280)), 3)
+        matrices.refuse_large(30, grid((500, 500)), 3, 1.0)
+    matrices.refuse_large(1, grid((720, 1280)), 3, 1.0)
     made = [{1: matrices.Table(np.zeros(1 << 20), None, np.zeros((1, 3)), None)}]  # 24 bytes an entry
-    matrices.refuse_many(made, 42)
+    matrices.refuse_many(made, 42, 1.0)
     with pytest.raises(ValueError, match=r"1048576 entries in the matrices of an image, about 1\.0 GiB"):
-        matrices.refuse_many(made, 43)
+        matrices.refuse_many(made, 43, 1.0)
+    matrices.refuse_many(made, 43, 1.1)
     with pytest.raises(TypeError, match="traced"):
         jax.jit(lambda x: js.features.sift(x).weights)(x)
     with pytest.raises(ValueError, match="8 pixels"):
