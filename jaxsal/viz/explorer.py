@@ -59,10 +59,10 @@ def explore(
 ) -> Explorer:
     """Write a page on which to slide along ablation paths.
 
-    At each time: the image with the mask's contours, the mask, what it leaves of the image, the image that the
-    classifier sees, that of the contrast (1 − φ, or the dissipating path); the score with the area between path and
-    contrast; with ``f``, the likeliest classes. Below: score, saturation, iterations, why they ended, how far the path
-    is from the axioms.
+    At each time: the image with the mask's contours (of SIFT features, with a circle for each keypoint, the paler the
+    more of it is ablated), the mask, what it leaves of the image, the image that the classifier sees, that of the
+    contrast (1 − φ, or the dissipating path); the score with the area between path and contrast; with ``f``, the
+    likeliest classes. Below: score, saturation, iterations, why they ended, how far the path is from the axioms.
 
     Args:
       paths: of the images; or several, by name, shown side by side: other targets, scores, bases.
@@ -174,8 +174,9 @@ def _panels(
                 "masks": [] if shown is None else [_mask(m, image.shape[:2]) for m in shown[n]],
                 "seen": [] if seen is None else [_picture(s) for s in seen[n]],
                 "other": [] if other is None else [_picture(s) for s in other[n]],
-                "contours": [] if shown is None else [_contours(m) for m in shown[n]],
+                "contours": [] if shown is None or keypoints is not None else [_contours(m) for m in shown[n]],
                 "circles": [] if keypoints is None else _circles(np.asarray(keypoints[n]), image.shape[:2]),
+                "kept": [] if keypoints is None else _kept(np.asarray(masks[n]), np.asarray(keypoints[n])),
                 "scores": np.round(scores[n].astype(float), 4).tolist(),
                 "contrast": None if contrast is None else np.round(contrast[n].astype(float), 4).tolist(),
                 "bars": bars,
@@ -245,8 +246,18 @@ def _contours(mask: Any) -> str:
 
 def _circles(keypoints: Any, size: tuple[int, ...]) -> list[tuple[float, float, float]]:
     """Centre and radius (its σ) of each keypoint that there is, in percent of the image's width and height."""
-    there = keypoints[np.isfinite(keypoints).all(1)]
+    there = keypoints[_there(keypoints)]
     height, width = size
     rows, columns, sigmas = there.T
     found = zip(100 * columns / width, 100 * rows / height, 100 * sigmas / width)
     return [(round(float(x), 1), round(float(y), 1), round(float(r), 2)) for x, y, r in found]
+
+
+def _kept(masks: Any, keypoints: Any) -> list[str]:
+    """For each time a digit a keypoint: how much of it is kept, in ninths."""
+    kept = np.round(9 * (1 - np.clip(masks[:, _there(keypoints)], 0, 1))).astype(int)
+    return ["".join(map(str, step)) for step in kept]
+
+
+def _there(keypoints: Any) -> Any:
+    return np.isfinite(keypoints).all(1)

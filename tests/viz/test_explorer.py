@@ -101,7 +101,11 @@ def test_command(tmp_path, capsys):
     assert "score" in capsys.readouterr().out
     data = data_of(page.read_text())
     assert data["columns"] == 2 and len(data["panels"][0]["times"]) == 5
-    assert all(len(panel["circles"]) > 5 for panel in data["panels"])
+    for panel in data["panels"]:
+        assert len(panel["circles"]) > 5 and not panel["contours"]
+        kept = np.array([[int(digit) for digit in step] for step in panel["kept"]])
+        assert kept.shape == (5, len(panel["circles"]))
+        assert (kept[0] == 9).all() and (kept[-1] == 0).all() and (np.diff(kept, axis=0) <= 0).all()
     for bad in (["--target", "zebra-crossing"], ["--masks", "0"], ["--score", "best"], ["--out", str(tmp_path)]):
         assert cli.main(["explore", str(image), "--model", "scenes", *bad]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
