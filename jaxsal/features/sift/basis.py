@@ -1,7 +1,8 @@
 """SIFT features as a basis: what is switched off is a blob of the image, at its place and its scale.
 
 ``D(θ) = Σ_j θ_j D_j`` rebuilds the image from gains of its keypoints, exactly for θ = 1. There is no baseline: a
-feature that is ablated is simply not there, and of the image without any features nothing is left but black.
+feature that is ablated is simply not there, and of the image without any features nothing is left but a plain
+background, black unless it is said otherwise.
 
 References:
   Ablation-paths thesis, chapter 4.
@@ -46,6 +47,7 @@ class Sift(FeatureBasis):
       places: for each resolution pixel and feature of each entry, ``int[n entries 2]``, in the order of pixels.
       norms: W_j, the norm of each feature alone, adding to 1, ``[n k]``.
       weighing: what a feature's weight is: its norm ("norm"), or the same for all ("equal").
+      background: what is left without any feature.
       which: after ``take``, whose matrices each image has (they are not copied); before, None: its own.
       factors: of each resolution, by how much it is smaller than the image.
       size: height and width.
@@ -63,6 +65,7 @@ class Sift(FeatureBasis):
     size: tuple[int, int] = dataclasses.field(metadata={"static": True})
     how: str = dataclasses.field(metadata={"static": True})
     weighing: str = dataclasses.field(metadata={"static": True})
+    background: float = dataclasses.field(metadata={"static": True})
 
     def __init__(self, **parts: Any) -> None:
         fill(self, **parts)
@@ -96,9 +99,9 @@ class Sift(FeatureBasis):
         return dataclasses.replace(self, which=own[index], **chosen)
 
     def __call__(self, mask: Masks) -> Images:
-        """The images with their features ablated as far as the mask says: D(1 − mask), affine in the mask."""
+        """The images with their features ablated as far as the mask says: D(1 − mask), on the background."""
         check_mask(self, mask)
-        return self.recomposed(1 - jnp.asarray(mask))
+        return self.background + self.recomposed(1 - jnp.asarray(mask))
 
     def heatmap(self, mask: Masks) -> Heatmaps:
         """Where features are that have large values.
@@ -121,7 +124,7 @@ class Sift(FeatureBasis):
           gains: θ, ``float[n k]``; any, not only from [0, 1].
 
         Returns:
-          ``float[n h w c]``.
+          ``float[n h w c]``, without the background: what the features add to it.
         """
         self.check(gains)
         return self._sum(self.values, jnp.asarray(gains))
@@ -204,6 +207,7 @@ def sift(
     max_keypoints: int = 2048,
     heatmap: str = "voronoi",
     weights: str = "norm",
+    background: float | int = 0.0,
     max_memory: float | int = 1.0,
 ) -> Sift:
     """SIFT features of images, as a basis for every intervention: D(θ) = Σ_j θ_j D_j, and D(1) is the image.
@@ -222,6 +226,8 @@ def sift(
       max_keypoints: at most so many are found.
       heatmap: "voronoi" or "amplitude"; see ``Sift.heatmap``.
       weights: what a feature's mass is, by which paths and curves go: "norm" of its image, or "equal" for all.
+      background: what is left without any feature, from which the features are differences: 0, black, makes D linear;
+        0.5, grey, is the zero of networks with the usual preprocessing, as in the thesis.
       max_memory: GiB that matrices of all images, and the work on one of them, may take.
 
     Returns:
@@ -238,6 +244,8 @@ def sift(
       Ablation-paths thesis, chapter 4, Eqs. 4.18 to 4.48.
     """
     x = _checks.images(x)
+    if not np.isfinite(background):
+        raise ValueError(message("background", background, "a finite number"))
     if not readable(x):
         raise TypeError(message("sift", "traced images", "values that are known", "Make the basis outside jit."))
     _checks.choice("heatmap", heatmap, HEATMAPS)
@@ -252,11 +260,11 @@ def sift(
     refuse_large(x.shape[0], where, x.shape[3], max_memory)
     points = _points(x, keypoints, max_keypoints)
     made: list[dict[int, Table]] = []
-    for image, own in zip(x, points):
+    for image, own in zip(x - background, points):
         parts = {factor: np.asarray(stack[:, 0], np.float32) for factor, stack in _split(image[None], where).items()}
         made.append(tables(own, parts, where, eta=eta, cutoff=cutoff))
         refuse_many(made, x.shape[0], max_memory)
-    return _assembled(points, made, where, x.dtype, heatmap, weights)
+    return _assembled(points, made, where, x.dtype, heatmap, weights, float(background))
 
 
 def _points(x: Any, given: Any, count: int) -> list[np.ndarray]:
@@ -278,7 +286,13 @@ def _points(x: Any, given: Any, count: int) -> list[np.ndarray]:
 
 
 def _assembled(
-    points: list[np.ndarray], made: list[dict[int, Table]], where: Grid, dtype: Any, how: str, weighing: str
+    points: list[np.ndarray],
+    made: list[dict[int, Table]],
+    where: Grid,
+    dtype: Any,
+    how: str,
+    weighing: str,
+    background: float,
 ) -> Sift:
     """The basis of a batch: keypoints and matrices filled up to common lengths."""
     n, most = len(points), max(map(len, points))
@@ -306,5 +320,5 @@ def _assembled(
     return Sift(
         keypoints=jnp.asarray(keypoints), present=jnp.asarray(np.isfinite(keypoints[..., 0])), values=tuple(values),
         fields=tuple(fields), places=tuple(places), norms=jnp.asarray(weights, dtype), which=None,
-        factors=tuple(made[0]), size=where.size, how=how, weighing=weighing,
+        factors=tuple(made[0]), size=where.size, how=how, weighing=weighing, background=background,
     )  # fmt: skip

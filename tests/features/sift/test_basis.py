@@ -143,6 +143,21 @@ def test_weights(basis):
     np.testing.assert_allclose(same.mass(some), [some[i, :k].mean() for i, k in enumerate(count)], rtol=1e-5)
 
 
+def test_background(basis):
+    x = pictures()
+    grey = js.features.sift(x, background=0.5)
+    assert rebuilds(grey, x)
+    np.testing.assert_allclose(grey(zeros(grey) + 1), 0.5, atol=1e-6)
+    np.testing.assert_array_equal(grey.keypoints, basis.keypoints)
+    # A linear combination of D of the image and of D of grey, which is a basis too.
+    flat = js.features.sift(jnp.full_like(x, 0.5), keypoints=basis.keypoints)
+    some = masks(basis, 15)
+    np.testing.assert_allclose(grey(some), 0.5 + basis(some) - flat(some), atol=1e-4)
+    assert np.abs(grey.weights - basis.weights).max() > 1e-3
+    with pytest.raises(ValueError, match="background: got nan"):
+        js.features.sift(x, background=float("nan"))
+
+
 def test_bfloat16(basis):
     x = pictures().astype(jnp.bfloat16)
     low = js.features.sift(x, keypoints=basis.keypoints)
