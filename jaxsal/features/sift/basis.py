@@ -30,6 +30,7 @@ from jaxsal.features.sift.scale_space import Grid, grid, layers, up
 
 HEATMAPS = ("voronoi", "amplitude")
 WEIGHTS = ("norm", "equal")
+GROUP = 16  # masks that are taken together, if they are of one image
 _split = jax.jit(layers, static_argnums=1)
 
 
@@ -154,14 +155,34 @@ class Sift(FeatureBasis):
             if values.shape[0] == 1:  # all masks are of one image: one product of matrices
                 small = recompose(values[0], places[0], gains, shape)
             else:
-
-                def one(each: Any, v: Any = values, p: Any = places, shape: Any = shape) -> Any:
-                    return recompose(v[each[0]], p[each[0]], each[1][None], shape)[0]
-
-                # One after the other, and not to be kept for the derivative: matrices are not copied for each mask.
-                small = jax.lax.map(jax.checkpoint(one, prevent_cse=False), (which, gains))
+                small = _of_several(values, places, which, gains, shape)
             total = total + up(small, self.size)
         return total.astype(self.norms.dtype)
+
+
+def _of_several(values: Any, places: Any, which: Any, gains: Any, shape: tuple[int, int]) -> Any:
+    """``recompose`` for masks of several images, ``which[b]``.
+
+    Group after group, and not to be kept for the derivative: matrices are not copied for each mask. Methods evaluate
+    the masks of an image one after the other, so that most groups are of one image: one product.
+    """
+    count = which.shape[0]
+    group = max(size for size in range(1, min(count, GROUP) + 1) if count % size == 0)
+
+    def product(image: Any, own: Any) -> Any:
+        return recompose(values[image], places[image], own, shape)
+
+    def alone(image: Any, own: Any) -> Any:
+        return jax.lax.map(lambda each: product(each[0], each[1][None])[0], (image, own))
+
+    def one(each: Any) -> Any:
+        image, own = each
+        same = (image == image[0]).all()
+        return jax.lax.cond(same, lambda i, g: product(i[0], g), alone, image, own)
+
+    parts = which.reshape(-1, group), gains.reshape(-1, group, gains.shape[1])
+    found = jax.lax.map(jax.checkpoint(one, prevent_cse=False), parts)
+    return found.reshape(count, *found.shape[2:])
 
 
 def recompose(

@@ -192,6 +192,23 @@ def test_batch_is_singles(basis):
     np.testing.assert_allclose(jax.jit(lambda b, m: b(m))(basis, a), basis(a), atol=1e-6)
 
 
+@pytest.mark.parametrize("index", [np.repeat([0, 1], 16), np.repeat([1, 0, 1], [10, 13, 9]), np.arange(17) % 2])
+def test_masks_of_several_images(basis, index):
+    """Masks of one image are taken together where they follow each other; it makes no difference, nor to slopes."""
+    some = masks(basis, 16, len(index))
+    several = basis.take(index)
+    ct = jax.random.normal(jax.random.key(17), (len(index), 48, 48, 3))
+    got, back = jax.vjp(several, some)
+    slope = back(ct)[0]
+    for image in (0, 1):
+        mine = index == image
+        single = js.features.sift(pictures()[image : image + 1], keypoints=basis.keypoints[image : image + 1])
+        k = single.mask_shape[0]
+        want, back = jax.vjp(single.take(np.zeros(mine.sum(), int)), some[mine][:, :k])
+        np.testing.assert_allclose(got[mine], want, atol=1e-5)
+        np.testing.assert_allclose(slope[mine][:, :k], back(ct[mine])[0], rtol=1e-4, atol=1e-3)
+
+
 def test_heatmaps(basis):
     ones = zeros(basis) + 1
     np.testing.assert_allclose(basis.heatmap(ones), 1, atol=1e-5)
