@@ -91,10 +91,10 @@ def test_image_without_edges():
 
 def test_masks_of_pixels_add_edges_and_blobs_do_not():
     """What the score is for: hard masks draw their outline, features of the image itself draw none."""
-    x = js.scenes.generate(jax.random.key(5), 2, size=64).images
+    x = js.scenes.generate(jax.random.key(5), 2, size=48).images
     basis = js.features.sift(x)
     off = (jax.random.uniform(jax.random.key(1), basis.valid.shape) < 0.5).astype(jnp.float32)
-    squares = js.features.Patches(x, 0.0, 8)
+    squares = js.features.Patches(x, 0.0, 6)
     hard = (jax.random.uniform(jax.random.key(1), (2, *squares.mask_shape)) < 0.5).astype(jnp.float32)
     assert (hallucination_score(x, basis(off)) < 0.5 * hallucination_score(x, squares(hard))).all()
 

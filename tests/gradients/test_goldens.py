@@ -55,11 +55,15 @@ def test_integrated_gradients(golden, case):
         assert error < 1e-3
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def relative(got, want):
     return np.linalg.norm(got - want) / np.linalg.norm(want)
 
 
-@pytest.mark.parametrize("name", ["both.png", "owl.jpg", "cat_720p.jpg", "horses.jpg"])
+@pytest.mark.parametrize("name", ["horses.jpg", *(slow(name) for name in ("both.png", "owl.jpg", "cat_720p.jpg"))])
 def test_completeness_on_a_real_network(shared_path, name):
     """64 Gauss-Legendre nodes, SqueezeNet 1.1, black baseline: the gap is below 1e-3 of the change of the score.
 

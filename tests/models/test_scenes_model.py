@@ -173,6 +173,7 @@ def test_evaluate_counts_what_is_right(classifier):
     assert 0.9 < accuracy.second <= 1
 
 
+@pytest.mark.slow
 def test_script_writes_weights_that_load(tmp_path, capsys, monkeypatch):
     trained = []
 
