@@ -262,6 +262,7 @@ def added(options: argparse.Namespace) -> list[dict[str, Any]]:
     x, rows, times = pairs.x, [], jnp.array([0.25, 0.5, 0.75])
     blurred = baselines.blurred(x, 10.0)
     several = {f"SIFT η {eta:g}": bases(pairs, eta=eta) for eta in (1.0, 2.0, 4.0)}
+    several["SIFT η 4 on grey"] = bases(pairs, eta=4.0, background=0.5)
     several |= {
         "cells of RISE on black": Pixels(x, 0.0, (7, 7)),
         "cells of RISE on grey": Pixels(x, 0.5, (7, 7)),
