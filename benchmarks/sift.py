@@ -227,8 +227,12 @@ def stability(options: argparse.Namespace) -> list[dict[str, Any]]:
     f, pairs = load(options)
     rows = []
     basis = bases(pairs, eta=4.0)
-    common = {"saturation": (0.2, 0.8, 1.4), "step": (0.5, 1.0)}
-    for name, grid in (("SIFT", common), ("pixels", {**common, "blur_sigma": (7.0, 14.0)})):
+    saturation = {"saturation": (0.2, 0.8, 1.4)}
+    # On pixels the step and the blur of the masks both set how far a path goes: one of them varies on each basis.
+    for name, grid in (
+        ("SIFT", {**saturation, "step": (0.5, 1.0)}),
+        ("pixels", {**saturation, "blur_sigma": (7.0, 14.0)}),
+    ):
         maps, accuracies = [], []
         for values in itertools.product(*grid.values()):
             setting = dict(zip(grid, values))
