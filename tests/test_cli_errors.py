@@ -216,3 +216,10 @@ def test_interruption_is_code_1_and_leaves_nothing(files, capsys, monkeypatch):
     assert main(argv) == 1
     assert capsys.readouterr().err == "jaxsal: KeyboardInterrupt\n"
     assert not list((files / "out").iterdir())
+
+
+def test_superpixels_without_their_package(files, capsys, monkeypatch):
+    monkeypatch.setattr("jaxsal._commands.inputs.available", lambda: False)
+    argv = [str(files / "good.png"), "--model", "scenes", "--basis", "superpixels", "--out"]
+    refused(["explain", *argv, str(files / "out"), "--method", "lime"], files, capsys, "jaxsal[superpixels]")
+    refused(["explore", *argv, str(files / "page.html")], files, capsys, "jaxsal[superpixels]")

@@ -25,11 +25,12 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
     (photo,) = inputs.photos([options.image], options.size or f.image_size)
     count = inputs.classes(f, photo)
     wanted = [classes.find(text, f.labels, count) for text in options.target or []]
+    features = inputs.features(options.basis)
     inputs.folder(str(page.parent))
 
     def run() -> None:
         chances = outputs.probabilities(f, photo.image)[0]
-        basis = inputs.features(options.basis, photo.image)
+        basis = features(photo.image)
         targets = list(dict.fromkeys(wanted)) or [int(chances.argmax())]
         print(f"{photo.path}: {f.name}\n{outputs.predictions(f, chances)}")
         found: dict[str, AblationPath] = {}

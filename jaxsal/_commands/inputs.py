@@ -21,6 +21,7 @@ from jaxsal._checks import message
 from jaxsal._method import num_classes
 from jaxsal.data import images
 from jaxsal.features import Patches, Superpixels, sift
+from jaxsal.features.superpixels import available
 from jaxsal.methods import METHODS
 
 
@@ -105,24 +106,27 @@ def basis(wanted: str | None, names: Sequence[str]) -> Callable[[Any], dict[str,
     """
     if wanted is None:
         return lambda x: {name: {} for name in names}
-    able = _with("basis", names)
+    able, features_of = _with("basis", names), features(wanted)
 
     def make(x: Any) -> dict[str, dict[str, Any]]:
-        own = features(wanted, x)
+        own = features_of(x)
         return {name: {"basis": own} if name in able else {} for name in names}
 
     return make
 
 
-def features(wanted: str | None, x: Any) -> Any:
-    """The basis of ``--basis`` for images, None for the method's own."""
-    made = {
-        None: lambda: None,
-        "patches": lambda: Patches(x, None, tuple(-(-side // 8) for side in x.shape[1:3])),
-        "superpixels": lambda: Superpixels(x),
-        "sift": lambda: sift(x),
+def features(wanted: str | None) -> Callable[[Any], Any]:
+    """Function of images: their basis by the name of ``--basis``, or None for the method's own."""
+    if wanted == "superpixels" and not available():
+        hint = "pip install 'jaxsal[superpixels]'"
+        raise ValueError(message("--basis superpixels", "no scikit-image", "it to be installed", hint))
+    made: dict[str | None, Callable[[Any], Any]] = {
+        None: lambda x: None,
+        "patches": lambda x: Patches(x, None, tuple(-(-side // 8) for side in x.shape[1:3])),
+        "superpixels": Superpixels,
+        "sift": sift,
     }
-    return made[wanted]()
+    return made[wanted]
 
 
 def _with(option: str, names: Sequence[str]) -> list[str]:

@@ -88,7 +88,7 @@ def test_errors(tmp_path):
 
 def test_choices_of_the_command_are_those_of_the_paths():
     assert set(cli.SCORES) == set(KINDS) and set(cli.PRESETS) == set(PRESETS)
-    assert all(features(name, jnp.ones((1, 48, 48, 3))).num_images == 1 for name in ("patches", "sift"))
+    assert all(features(name)(jnp.ones((1, 48, 48, 3))).num_images == 1 for name in cli.BASES)
 
 
 def test_command(tmp_path, capsys):

@@ -26,7 +26,7 @@ from jaxsal.features.basis import FeatureBasis, check_mask
 from jaxsal.features.sift.keypoints import SMALLEST
 from jaxsal.features.sift.keypoints import keypoints as find
 from jaxsal.features.sift.matrices import Table, norms, refuse_large, refuse_many, tables
-from jaxsal.features.sift.scale_space import Grid, grid, layers, up
+from jaxsal.features.sift.scale_space import Grid, grid, layers, reduced, up
 
 HEATMAPS = ("voronoi", "amplitude")
 WEIGHTS = ("norm", "equal")
@@ -141,17 +141,14 @@ class Sift(FeatureBasis):
         """
         own = image if self.which is None else self.which[image]
         parts = zip(self.factors, self.values, self.places)
-        return tuple(matrix(v[own], p[own], *self.mask_shape, self._shape(factor)) for factor, v, p in parts)
-
-    def _shape(self, factor: int) -> tuple[int, int]:
-        return max(self.size[0] // factor, 1), max(self.size[1] // factor, 1)
+        return tuple(matrix(v[own], p[own], *self.mask_shape, reduced(self.size, factor)) for factor, v, p in parts)
 
     def _sum(self, matrices: tuple[Any, ...], gains: Any) -> Any:
         gains = jnp.where(self.present, gains, 0)
         which = jnp.arange(self.num_images) if self.which is None else self.which
         total: Any = 0
         for factor, values, places in zip(self.factors, matrices, self.places):
-            shape = self._shape(factor)
+            shape = reduced(self.size, factor)
             if values.shape[0] == 1:  # all masks are of one image: one product of matrices
                 small = recompose(values[0], places[0], gains, shape)
             else:

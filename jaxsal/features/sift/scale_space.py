@@ -49,11 +49,16 @@ class Grid:
 
     def shape(self, factor: int) -> tuple[int, int]:
         """Height and width at a resolution."""
-        return max(self.size[0] // factor, 1), max(self.size[1] // factor, 1)
+        return reduced(self.size, factor)
 
     def layers(self, factor: int) -> tuple[int, ...]:
         """The layers kept at a resolution."""
         return tuple(i for i, f in enumerate(self.factors) if f == factor)
+
+
+def reduced(size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Height and width at a resolution, of an image of a size."""
+    return max(size[0] // factor, 1), max(size[1] // factor, 1)
 
 
 def grid(size: tuple[int, int], per_octave: int = 3) -> Grid:
