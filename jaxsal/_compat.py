@@ -31,6 +31,7 @@ while_p = primitives.while_p
 custom_jvp_call_p = primitives.custom_jvp_call_p
 custom_vjp_call_p = primitives.custom_vjp_call_p
 closed_call_p = primitives.closed_call_p
+exp_p = primitives.exp_p
 max_p = primitives.max_p
 min_p = primitives.min_p
 clamp_p = primitives.clamp_p
@@ -63,9 +64,9 @@ TRANSCENDENTAL = named(
 )
 
 
-def bind(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any]:
-    """Evaluate one equation as it stands, keeping its own derivative rules."""
-    params = eqn.primitive.get_bind_params(eqn.params)
+def bind(eqn: JaxprEqn, values: Sequence[Any], **changes: Any) -> list[Any]:
+    """Evaluate one equation as it stands, keeping its own derivative rules; perhaps with some parameters changed."""
+    params = eqn.primitive.get_bind_params({**eqn.params, **changes})
     functions: Sequence[Any] = ()
     if not isinstance(params, dict):  # releases before and after 0.10 return (functions, params)
         functions, params = params

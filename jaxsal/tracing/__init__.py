@@ -4,8 +4,6 @@ from jaxsal.tracing.tables import Entry as Entry
 from jaxsal.tracing.tables import Rerouted as Rerouted
 from jaxsal.tracing.tables import Site as Site
 from jaxsal.tracing.tables import Table as Table
-from jaxsal.tracing.tables import is_relu as is_relu
-from jaxsal.tracing.tables import relu_rule as relu_rule
 from jaxsal.tracing.tables import reroute as reroute
 from jaxsal.tracing.taps import capture as capture
 from jaxsal.tracing.taps import replace as replace

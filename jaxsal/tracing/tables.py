@@ -8,14 +8,16 @@ residual connections, loops. An empty table changes nothing.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsal import _compat as c
+from jaxsal._checks import message
 from jaxsal.tracing.rewrite import Path, Values, interpret
 
 Rule: TypeAlias = Callable[["Site", list[Any], list[Any], list[Any]], Sequence[Any]]
@@ -179,15 +181,18 @@ class Rerouted:
         return jax.tree.unflatten(jax.tree.structure(shape), outs), visitor.changes
 
 
-@runtime_checkable
-class Rerouter(Protocol):
-    """A table of another kind, which knows itself how to re-route a function."""
-
-    def reroute(self, f: Callable) -> Callable:
-        """``f`` with the table's vector-Jacobian product."""
+@functools.singledispatch
+def route(table: Any, f: Callable) -> Callable:
+    """``f`` with the derivative of a table; tables of other kinds register how theirs is made."""
+    raise TypeError(message("table", type(table).__name__, "a js.Table or js.RelevanceTable"))
 
 
-def reroute(f: Callable, table: Table | Rerouter) -> Callable:
+@route.register
+def _(table: Table, f: Callable) -> Callable:
+    return Rerouted(f, table)
+
+
+def reroute(f: Callable, table: Any) -> Callable:
     """Give ``f`` another vector-Jacobian product: the same value, the rules of ``table`` on the way back.
 
     Rules reach into ``jit``, ``remat``, ``scan``, ``cond``, and into functions with a custom derivative if something
@@ -201,32 +206,4 @@ def reroute(f: Callable, table: Table | Rerouter) -> Callable:
     Returns:
       A callable pytree, to be differentiated by ``jax.grad``/``jax.vjp`` or handed to any attribution method.
     """
-    return Rerouted(f, table) if isinstance(table, Table) else table.reroute(f)
-
-
-def is_relu(site: Site) -> bool:
-    """Whether a site is a rectifier: a maximum with the constant zero, or a clamp from zero up (ReLU6)."""
-    if site.primitive is c.max_p:
-        return _zero(site, 0) or _zero(site, 1)
-    return site.primitive is c.clamp_p and _zero(site, 0)
-
-
-def _zero(site: Site, index: int) -> bool:
-    value = site.constant(index)
-    return value is not None and not np.any(value)
-
-
-def relu_rule(rule: Callable[[Any, Any], Any]) -> Rule:
-    """Lift ``rule(x, cotangent) -> cotangent`` to every form of ReLU (maximum with zero on either side, clamp)."""
-
-    def lifted(site: Site, inputs: list[Any], outputs: list[Any], cotangents: list[Any]) -> list[Any]:
-        (cotangent,) = cotangents
-        if site.primitive is c.clamp_p:
-            _, x, high = inputs
-            return [None, rule(x, jnp.where(x < high, cotangent, 0)), None]
-        index = 1 if _zero(site, 0) else 0
-        routed: list[Any] = [None, None]
-        routed[index] = rule(inputs[index], cotangent)
-        return routed
-
-    return lifted
+    return route(table, f)

@@ -8,7 +8,7 @@ from nets import conv, images, tiny
 
 import jaxsal as js
 from jaxsal.propagation import composites
-from jaxsal.propagation.rules import Box, Epsilon, Flat, Gamma, Pass, ZPlus
+from jaxsal.propagation.relevance.rules import Box, Epsilon, Flat, Gamma, Pass, ZPlus
 
 
 def draw(seed, *shape):

@@ -20,11 +20,11 @@ import jax
 
 from jaxsal import _checks
 from jaxsal._checks import message
-from jaxsal.propagation.operations import Operation
-from jaxsal.propagation.program import Node
-from jaxsal.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Norm, WSquare, ZPlus
+from jaxsal.propagation.program.reading import Operation
+from jaxsal.propagation.program.trace import Node
+from jaxsal.propagation.relevance.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Norm, WSquare, ZPlus
 
-_KINDS = ("convolution", "dense", "pool", "sum", "maximum")
+_KINDS = ("convolution", "dense", "pool", "sum", "constant", "maximum")
 _NAMED = {"proportional": ("maximum",), "positive": ("sum",)}
 
 
@@ -57,8 +57,10 @@ class Line:
 class RelevanceTable:
     """Rules of relevance by place, an immutable value; the first line that matches applies.
 
-    What no line speaks of: pools and sums go in proportion (``Norm``), maxima to the winner, elementwise functions pass
-    relevance on, data movement keeps its derivative; a layer or a primitive that nobody knows is an error.
+    What no line speaks of: pools, sums and constants that are added to one go in proportion (``Norm``), maxima to the
+    winner, elementwise functions and normalisations pass relevance on, and so do constants added before the first layer
+    (the mean of the images, which is not the network's); data movement keeps its derivative; a layer or a primitive
+    that nobody knows is an error.
     """
 
     lines: tuple[Line, ...] = ()
@@ -77,9 +79,11 @@ class RelevanceTable:
 
         Args:
           rule: a rule of layers and pools (``Epsilon()``, ...); "proportional" for kind "maximum" (a max-pool's
-            relevance goes to its window in proportion); "positive" or ``Norm()`` for kind "sum"; or with ``primitive``
-            a function ``rule(site, inputs, outputs, cotangents) -> cotangents`` (None for zero).
-          kind: "convolution", "dense", "pool", "sum", "maximum", or several; layers (the first two) by default.
+            relevance goes to its window in proportion); "positive" or ``Norm()`` for kind "sum", ``Norm()`` for kind
+            "constant"; or with ``primitive`` a function ``rule(site, inputs, outputs, cotangents) -> cotangents`` (None
+            for zero).
+          kind: "convolution", "dense", "pool", "sum", "constant" (one that is added elsewhere than behind a layer),
+            "maximum", or several; layers (the first two) by default.
           first: whether it must be a layer that the network's input reaches through no other layer. Layers in a loop
             are neither first nor last: every step has the same rules.
           last: whether it must be a layer that reaches the output through no other layer.
@@ -95,17 +99,13 @@ class RelevanceTable:
         if primitive is not None and (kinds, first, last, tap) != (None, None, None, None):
             raise ValueError(message("with_rule", "primitive with another condition", "primitive alone"))
         named = isinstance(rule, str) and kinds is not None and kinds == _NAMED.get(rule)
-        own = "maximum" in (kinds or ()) or ("sum" in (kinds or ()) and not isinstance(rule, Norm))
+        own = "maximum" in (kinds or ()) or (
+            {"sum", "constant"}.intersection(kinds or ()) and not isinstance(rule, Norm)
+        )
         if not named and (own or not callable(rule)):
             expected = "a rule of layers; for kind 'maximum' only 'proportional', for kind 'sum' 'positive' or Norm()"
             raise TypeError(message("rule", repr(rule), expected))
         return RelevanceTable((Line(rule, kinds, first, last, tap, primitive), *self.lines))
-
-    def reroute(self, f: Callable) -> Callable:
-        """``f`` with relevance for a derivative; what ``js.reroute(f, table)`` gives."""
-        from jaxsal.propagation.relevance import Relevant  # which needs this table
-
-        return Relevant(f, self)
 
     def rule_for(self, op: Operation) -> Any:
         """The rule that applies to an operation, None if no line speaks of it."""
@@ -121,8 +121,8 @@ def _layers(rule: Any) -> RelevanceTable:
 
 
 def zero() -> RelevanceTable:
-    """LRP-0 everywhere."""
-    return _layers(Epsilon(0.0)).with_rule(Norm(0.0), kind=("pool", "sum"))
+    """LRP-0 everywhere, constants before the first layer included."""
+    return _layers(Epsilon(0.0)).with_rule(Norm(0.0), kind=("pool", "sum", "constant"))
 
 
 def epsilon(epsilon: float | int = 1e-6) -> RelevanceTable:

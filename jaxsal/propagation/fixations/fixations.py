@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,14 @@ from jaxsal import _checks
 from jaxsal._dct import gaussian_blur
 from jaxsal._method import combine, method, partition, settle
 from jaxsal._types import Array, Classifier, Float, Heatmaps, Images, TargetLike
-from jaxsal.propagation.backtrack import Points, back, joined
-from jaxsal.propagation.excitation import WINNERS
-from jaxsal.propagation.lrp import seed_of
-from jaxsal.propagation.operations import Operation, operations
-from jaxsal.propagation.program import Env, Program, evaluate, trace
-from jaxsal.propagation.relevance import Account, Context, step
-from jaxsal.propagation.unroll import unrolled
+from jaxsal.propagation.fixations.backtrack import Points, back, joined
+from jaxsal.propagation.program.reading import Operation, read
+from jaxsal.propagation.program.trace import Env, Program, evaluate, trace
+from jaxsal.propagation.program.unroll import unrolled
+from jaxsal.propagation.program.walk import backward
+from jaxsal.propagation.relevance.excitation import WINNERS
+from jaxsal.propagation.relevance.lrp import seed_of
+from jaxsal.propagation.relevance.propagate import Account, Context, step
 
 
 def _is_map(shape: tuple[int, ...]) -> bool:
@@ -32,6 +33,22 @@ def _start(evidence: Any, num_points: int) -> tuple[Points, Any]:
     return Points(index.astype(jnp.int32), best > 0), jnp.maximum(best, 0)
 
 
+class _Trail(NamedTuple):
+    """What is at a value: evidence spread over all of it, and points that set out somewhere: {where: points}."""
+
+    evidence: Any
+    points: dict[int, Points]
+
+
+def _joined(number: int, here: _Trail | None, more: _Trail) -> _Trail:
+    if here is None:
+        return more
+    evidence = [e for e in (here.evidence, more.evidence) if e is not None]
+    points = dict(here.points)
+    points.update((origin, joined(points.get(origin), found)) for origin, found in more.points.items())
+    return _Trail(sum(evidence[1:], start=evidence[0]) if evidence else None, points)
+
+
 def _walk(program: Program, env: Env, seed: Any, num_points: int) -> tuple[Points, Any]:
     """From the logits: evidence spreads over whole layers while there are no places, then points are followed.
 
@@ -39,41 +56,36 @@ def _walk(program: Program, env: Env, seed: Any, num_points: int) -> tuple[Point
       Points of the image, and the evidence that each set out with.
     """
     context = Context(WINNERS, program, env, Account(), bias=False)
-    evidence: dict[int, Any] = {program.outputs[0]: seed}
-    # Each set of points that sets out somewhere else is followed on its own: {where it set out: its points}.
-    points: dict[int, dict[int, Points]] = {}
     weights: dict[int, Any] = {}
 
-    def arrive(number: int, share: Any) -> None:
-        if share is not None and number in program.dependent:
-            evidence[number] = evidence[number] + share if number in evidence else share
+    def placed(number: int, trail: _Trail) -> _Trail:
+        """Evidence at a map becomes points there."""
+        if trail.evidence is None:
+            return trail
+        start, weights[number] = _start(trail.evidence, num_points)
+        return _Trail(None, {**trail.points, number: start})
 
-    def follow(op: Operation, number: int, origin: int, found: Points) -> None:
-        for target, gone in zip(op.inputs, back(op, found, program, env)):
-            if gone is not None:
-                here = points.setdefault(target, {})
-                here[origin] = joined(here.get(origin), gone)
+    def follow(op: Operation, arriving: list[_Trail | None]) -> list[_Trail | None]:
+        trails = [
+            placed(number, trail) if trail is not None and _is_map(program.shape(number)) else trail
+            for number, trail in zip(op.outputs, arriving)
+        ]
+        gone: list[dict[int, Points]] = [{} for _ in op.inputs]
+        for trail in trails:
+            for origin, found in {} if trail is None else trail.points.items():
+                for to, there in zip(gone, back(op, found, program, env)):
+                    if there is not None:
+                        to[origin] = joined(to.get(origin), there)
+        evidence = [None if trail is None else trail.evidence for trail in trails]
+        spread = [None] * len(op.inputs) if all(e is None for e in evidence) else step(op, evidence, context)
+        return [_Trail(e, p) if e is not None or p else None for e, p in zip(spread, gone)]
 
-    for op in reversed(operations(program, env)):
-        for number in op.outputs:
-            if number in evidence and _is_map(program.shape(number)):
-                start, weights[number] = _start(evidence.pop(number), num_points)
-                points.setdefault(number, {})[number] = start
-            for origin, found in points.pop(number, {}).items():
-                follow(op, number, origin, found)
-        if any(number in evidence for number in op.outputs):
-            arriving = [evidence.pop(o, None) for o in op.outputs]
-            for number, share in zip(op.inputs, step(op, arriving, context)):
-                arrive(number, share)
-
+    ends = backward(read(program, env).operations, [(program.outputs[0], _Trail(seed, {}))], follow, _joined)
     argument = program.arguments[-1]
-    if argument in evidence:
-        start, weights[argument] = _start(evidence[argument], num_points)
-        points.setdefault(argument, {})[argument] = start
-    ends = points.get(argument, {})
-    if not ends:
+    if argument not in ends:
         return Points(jnp.zeros(1, jnp.int32), jnp.zeros(1, bool)), jnp.zeros(1)
-    return Points(*map(jnp.concatenate, zip(*ends.values()))), jnp.concatenate([weights[origin] for origin in ends])
+    points = placed(argument, ends[argument]).points
+    return Points(*map(jnp.concatenate, zip(*points.values()))), jnp.concatenate([weights[origin] for origin in points])
 
 
 def _fixations(f: Any, x: Any, target: Any, num_points: int) -> tuple[Any, Any, Any]:

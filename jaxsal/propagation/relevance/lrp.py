@@ -11,10 +11,10 @@ from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._method import combine, method, partition
 from jaxsal._types import Attributions, Classifier, Images, TargetLike
-from jaxsal.propagation import composites
-from jaxsal.propagation.composites import RelevanceTable
-from jaxsal.propagation.program import evaluate, trace
-from jaxsal.propagation.relevance import Account, propagate
+from jaxsal.propagation.program.trace import evaluate, trace
+from jaxsal.propagation.relevance import composites
+from jaxsal.propagation.relevance.composites import RelevanceTable
+from jaxsal.propagation.relevance.propagate import Account, propagate
 from jaxsal.targets import resolve
 from jaxsal.tracing.lowering import lowered
 
@@ -36,7 +36,7 @@ def relevance(f: Any, x: Any, target: Any, table: RelevanceTable, seed: str, bia
     seeds = seed_of(env[program.outputs[0]], resolve(target), seed)
     shares, account = propagate(program, env, [seeds], table, bias=bias == "absorb")
     share = shares[-1]
-    return jnp.zeros_like(x) if share is None else share, seeds, account
+    return jnp.zeros_like(x) if share is None else share.astype(x.dtype), seeds, account
 
 
 def relevance_map(f: Any, x: Any, target: Any, table: RelevanceTable, seed: str, bias: str) -> Any:
@@ -65,7 +65,8 @@ def lrp(
 
     In a layer ``z = W x + b`` by rule ε: ``R_x = x ⊙ Wᵀ (R_z / (z + ε sign z))``; other rules in
     ``jaxsal.propagation.rules``. Biases and batch normalisation behind a layer belong to it; sums go in proportion,
-    maxima to the winner; ReLU, GELU, SiLU, scaling and normalisation by layer statistics pass relevance on.
+    those with constants too; maxima to the winner; ReLU, GELU, SiLU, scaling and normalisation by layer statistics
+    pass relevance on, as a whole. Computed in float32 at least, whatever the network computes in.
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.
@@ -75,7 +76,9 @@ def lrp(
         "epsilon_alpha2_beta1_flat", "epsilon_gamma_box", "alpha1_beta0", or a ``RelevanceTable``.
       seed: relevance of the explained logit: 1 ("one_hot", so maps are per unit of score), or its value ("logit", so
         maps add up to the score, less what was absorbed; a zero logit has a zero map).
-      bias: "absorb": biases take their part of relevance; "ignore": they are left out, and relevance is conserved.
+      bias: "absorb": biases take their part of relevance, wherever they are added (behind a layer, a residual sum, a
+        reshape, in a recurrent cell; not before the first layer, but for "zero"); "ignore": they are left out, and
+        relevance is conserved. A number that an activation adds (the 3 of hard swish) is no bias.
       low: for "epsilon_gamma_box": the least value of x, a number, ``float[c]`` or an image; 0 by default.
       high: the greatest value of x; 1 by default.
 

@@ -12,10 +12,10 @@ from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._method import combine, method, partition
 from jaxsal._types import Array, Attributions, Classifier, Float, Images, TargetLike
-from jaxsal.propagation.differences import RULES, differences
-from jaxsal.propagation.differences import multipliers as back
-from jaxsal.propagation.program import evaluate, trace
-from jaxsal.propagation.unroll import unrolled
+from jaxsal.propagation.deeplift.differences import RULES, differences
+from jaxsal.propagation.deeplift.differences import multipliers as back
+from jaxsal.propagation.program.trace import trace
+from jaxsal.propagation.program.unroll import unrolled
 from jaxsal.targets import resolve
 from jaxsal.tracing.lowering import lowered
 
@@ -36,15 +36,14 @@ def _multipliers(f: Callable, x: Any, reference: Any, target: Any, rule: str) ->
     arrays, static = partition(f)
     straight = unrolled(lambda arrays, x: combine(arrays, static)(x))
     program, _ = trace(straight, arrays, x, depends=(False, True))
-    at, base = (evaluate(program, [*arrays, image]) for image in (x, reference))
-    found = differences(program, at, base, rule)
-
+    found = differences(program, [*arrays, x], [*arrays, reference], rule)
     (out,) = program.outputs
-    score = target.at(at[out])
-    head, _ = trace(score, at[out], depends=(True,))
-    plus = None if found.plus is None else [found.plus.get(out, jnp.zeros_like(at[out]))]
-    last = differences(head, evaluate(head, [at[out]]), evaluate(head, [base[out]]), rule, plus)
-    one = jnp.ones(x.shape[:1], at[out].dtype)
+    logits, before = found.at[out], found.reference[out]
+    score = target.at(logits)
+    head, _ = trace(score, logits, depends=(True,))
+    plus = None if found.plus is None else [found.plus.get(out, jnp.zeros_like(logits))]
+    last = differences(head, [logits], [before], rule, plus)
+    one = jnp.ones(x.shape[:1], logits.dtype)
     (pair,) = back(last, (one, one))
     pair = None if pair is None else back(found, pair)[-1]
     if pair is None:

@@ -7,11 +7,13 @@ these lie in different nested calls. ``scan`` and ``cond`` stay single nodes wit
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsal import _compat as c
@@ -19,6 +21,7 @@ from jaxsal import _compat as c
 Env: TypeAlias = dict[int, Any]
 
 _CALLS = {c.jit_p, c.closed_call_p, c.remat_p, c.custom_jvp_call_p, c.custom_vjp_call_p}
+_CUSTOM = {c.custom_jvp_call_p, c.custom_vjp_call_p}
 _FOLD_LIMIT = 1 << 20  # elements; larger constants are left to the compiler
 
 
@@ -58,6 +61,17 @@ class Node:
         return f"'{self.primitive}' of shapes {shapes} at {next(lines, 'an unknown line')}"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Span:
+    """A call with a derivative of its own, which was inlined: ``nodes[start:stop]`` are what is in it."""
+
+    eqn: c.JaxprEqn
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    start: int
+    stop: int
+
+
 @dataclasses.dataclass(eq=False)
 class Program:
     """A flat program.
@@ -71,6 +85,7 @@ class Program:
       producer: number -> the node that makes it; arguments and constants have none.
       users: number -> how many operands and outputs it is.
       avals: number -> shape and dtype.
+      spans: calls of ``custom_jvp`` and ``custom_vjp`` functions, the outer before the inner.
     """
 
     nodes: list[Node] = dataclasses.field(default_factory=list)
@@ -81,6 +96,24 @@ class Program:
     producer: dict[int, Node] = dataclasses.field(default_factory=dict)
     users: dict[int, list[Node | None]] = dataclasses.field(default_factory=dict)
     avals: dict[int, jax.ShapeDtypeStruct] = dataclasses.field(default_factory=dict)
+    spans: list[Span] = dataclasses.field(default_factory=list)
+
+    @functools.cached_property
+    def structural(self) -> frozenset[int]:
+        """What is written into the function: constants, and what is made of constants alone."""
+        known = set(self.constants)
+        for node in self.nodes:
+            if not node.depends and known.issuperset(node.inputs):
+                known.update(node.outputs)
+        return frozenset(known)
+
+    def is_float(self, number: int) -> bool:
+        """Whether a value is of floating-point numbers."""
+        return jnp.issubdtype(self.avals[number].dtype, jnp.floating)
+
+    def sources(self, node: Node) -> tuple[int, ...]:
+        """The operands of a node that depend on the input, each once."""
+        return tuple(dict.fromkeys(i for i in node.inputs if i in self.dependent))
 
     def shape(self, number: int) -> tuple[int, ...]:
         """Shape of a value."""
@@ -127,6 +160,17 @@ def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> P
         program.constants[new] = value
         return new
 
+    def add(eqn: c.JaxprEqn, operands: Sequence[int], callers: tuple[c.JaxprEqn, ...]) -> list[int]:
+        results = [number(var.aval) for var in eqn.outvars]
+        marked = not program.dependent.isdisjoint(operands)
+        node = Node(eqn, tuple(operands), tuple(results), marked, callers)
+        program.nodes.append(node)
+        program.producer.update((r, node) for r in results)
+        program.dependent.update(results if marked else ())
+        for operand in operands:
+            program.users[operand].append(node)
+        return results
+
     def walk(
         jaxpr: c.Jaxpr, consts: Sequence[Any], inputs: Sequence[int], callers: tuple[c.JaxprEqn, ...]
     ) -> list[int]:
@@ -138,17 +182,16 @@ def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> P
 
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
-            if eqn.primitive in _CALLS:
-                results = walk(*_body(eqn), operands, (eqn, *callers))
+            if eqn.primitive not in _CALLS:
+                results = add(eqn, operands, callers)
             else:
-                results = [number(var.aval) for var in eqn.outvars]
-                marked = not program.dependent.isdisjoint(operands)
-                node = Node(eqn, tuple(operands), tuple(results), marked, callers)
-                program.nodes.append(node)
-                program.producer.update((r, node) for r in results)
-                program.dependent.update(results if marked else ())
-                for operand in operands:
-                    program.users[operand].append(node)
+                start, place = len(program.nodes), len(program.spans)
+                results = walk(*_body(eqn), operands, (eqn, *callers))
+                if eqn.primitive in _CUSTOM:  # what it hands through gets a number of its own
+                    inside = {r for node in program.nodes[start:] for r in node.outputs}
+                    results = [r if r in inside else add(_copy(program.avals[r]), [r], callers)[0] for r in results]
+                    span = Span(eqn, tuple(operands), tuple(results), start, len(program.nodes))
+                    program.spans.insert(place, span)
             names.update(zip(eqn.outvars, results))
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -158,6 +201,10 @@ def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> P
     for output in program.outputs:
         program.users[output].append(None)
     return program
+
+
+def _copy(aval: jax.ShapeDtypeStruct) -> c.JaxprEqn:
+    return jax.make_jaxpr(jnp.copy)(aval).jaxpr.eqns[0]
 
 
 def _body(eqn: c.JaxprEqn) -> tuple[c.Jaxpr, Sequence[Any]]:
@@ -185,14 +232,29 @@ def begin(program: Program, args: Sequence[Any]) -> Env:
     return env
 
 
-def run(nodes: Iterable[Node], env: Env) -> Env:
-    """``env`` with the results of the given nodes."""
-    env = dict(env)
+def run(nodes: Iterable[Node], env: Env, fixed: Env | None = None) -> Env:
+    """``env`` with the results of the given nodes; those in ``fixed`` are what is given there."""
+    env, fixed = dict(env), fixed or {}
     for node in nodes:
-        env.update(zip(node.outputs, c.bind(node.eqn, [env[i] for i in node.inputs])))
+        results = c.bind(node.eqn, [env[i] for i in node.inputs])
+        env.update((o, fixed.get(o, result)) for o, result in zip(node.outputs, results))
     return env
 
 
-def evaluate(program: Program, args: Sequence[Any]) -> Env:
-    """Every value of the program at ``args``, by number."""
-    return run((node for node in program.nodes if node.depends), begin(program, args))
+def evaluate(program: Program, args: Sequence[Any], fixed: Env | None = None) -> Env:
+    """Every value of the program at ``args``, by number; see ``run``."""
+    return run((node for node in program.nodes if node.depends), begin(program, args), fixed)
+
+
+def wide(value: Any) -> Any:
+    """The value in float32, if its floats are narrower: what sums are taken of."""
+    dtype = jnp.result_type(value)
+    narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return jnp.asarray(value, jnp.float32) if narrow else value
+
+
+def wide_params(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of an equation that is to have wide results, as far as they differ from its own."""
+    dtype = params.get("preferred_element_type")
+    narrow = dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return {"preferred_element_type": np.dtype("float32")} if narrow else {}

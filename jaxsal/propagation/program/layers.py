@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxsal import _compat as c
-from jaxsal.propagation.program import Env, Node, Program
+from jaxsal.propagation.program.elementwise import Elementwise
+from jaxsal.propagation.program.trace import Env, Node, Program, wide, wide_params
 
 _AFFINE = c.named("add", "sub", "mul", "div", "neg")
 _UNIT_RESHAPES = c.named("reshape", "squeeze")
-_THROUGH = c.named("name", "copy")
+_THROUGH = c.named("name", "copy", "convert_element_type")
 _JOINT = c.named("add", "sub", "mul", "div", "neg", "rsqrt", "sqrt", "integer_pow", "convert_element_type", "square")
 
 Axes = tuple[int | None, ...]  # for each axis of a value, the kernel's axis that it runs along
@@ -54,7 +55,7 @@ class Layer:
         return Affine(self, env)
 
     def chain(self, value: Any, env: Env, bias: bool, scale: bool) -> Any:
-        """Run the steps from ``value``, with or without their additions and multiplications."""
+        """Run the steps from ``value``, with or without their additions and multiplications, in float32 at least."""
         current = self.node.outputs[0]
         for step in self.steps:
             name = str(step.primitive)
@@ -65,7 +66,7 @@ class Layer:
             else:
                 wanted = step.primitive not in _THROUGH
             if wanted:
-                (value,) = c.bind(step.eqn, [value if i == current else env[i] for i in step.inputs])
+                (value,) = c.bind(step.eqn, [value if i == current else wide(env[i]) for i in step.inputs])
             elif name == "sub" and step.inputs[1] == current and scale:
                 value = -value
             current = step.outputs[0]
@@ -84,33 +85,37 @@ class Affine:
 
     def __init__(self, layer: Layer, env: Env):
         self._layer, self._env = layer, env
-        self.x, self.z = env[layer.input], env[layer.output]
+        self.x, self.z = wide(env[layer.input]), wide(env[layer.output])
+        self._narrow = self.x is not env[layer.input]
         self.nonnegative = layer.nonnegative
-        self.kernel = jnp.ones((), self.x.dtype) if layer.kernel is None else self._folded(env[layer.kernel])
+        self.kernel = jnp.ones((), self.x.dtype) if layer.kernel is None else self._folded(wide(env[layer.kernel]))
 
     @property
     def bias(self) -> Any:
         """``b``, in the shape of ``z``; None if there is none."""
         if not any(str(step.primitive) in ("add", "sub") for step in self._layer.steps):
             return None
-        zero = self._layer.program.avals[self._layer.node.outputs[0]]
-        return self._layer.chain(jnp.zeros(zero.shape, zero.dtype), self._env, bias=True, scale=True)
+        zero = jnp.zeros(self._layer.program.shape(self._layer.node.outputs[0]), self.z.dtype)
+        return self._layer.chain(zero, self._env, bias=True, scale=True)
 
     @property
     def linear(self) -> Any:
         """``W x``, as it was computed."""
-        return self._layer.chain(self._env[self._layer.node.outputs[0]], self._env, bias=False, scale=True)
+        product = self._env[self._layer.node.outputs[0]]
+        if self._narrow:  # a sum and its terms must agree better than narrow floats do
+            product = self._product(self.x, wide(self._env[self._layer.kernel]) if self._layer.kernel else self.kernel)
+        return self._layer.chain(wide(product), self._env, bias=False, scale=True)
 
     def apply(self, x: Any, kernel: Any) -> Any:
         """``W' x'`` with another input and another kernel of the same shapes."""
         if x is self.x and kernel is self.kernel:
             return self.linear
-        node = self._layer.node
-        if self._layer.kernel is None:
-            (y,) = c.bind(node.eqn, [kernel * x])
-        else:
-            (y,) = c.bind(node.eqn, [kernel if i == self._layer.kernel else x for i in node.inputs])
-        return self._layer.chain(y, self._env, bias=False, scale=False)
+        return self._layer.chain(self._product(x, kernel), self._env, bias=False, scale=False)
+
+    def _product(self, x: Any, kernel: Any) -> Any:
+        node, own = self._layer.node, self._layer.kernel
+        values = [kernel * x] if own is None else [kernel if i == own else x for i in node.inputs]
+        return c.bind(node.eqn, values, **wide_params(node.params))[0]
 
     def transpose(self, s: Any, kernel: Any) -> Any:
         """``W'ᵀ s``: from the shape of ``z`` to that of ``x``."""
@@ -128,9 +133,9 @@ class Affine:
             if name == "neg" or (name == "sub" and step.inputs[1] == current):
                 kernel = -kernel
             elif name == "mul" and other is not None:
-                kernel = kernel * _compact(self._env[other], axes, kernel.ndim)
+                kernel = kernel * _compact(wide(self._env[other]), axes, kernel.ndim)
             elif name == "div" and other is not None:
-                kernel = kernel / _compact(self._env[other], axes, kernel.ndim)
+                kernel = kernel / _compact(wide(self._env[other]), axes, kernel.ndim)
             current = step.outputs[0]
         return kernel
 
@@ -146,8 +151,12 @@ def _compact(scale: Any, axes: Axes, rank: int) -> Any:
     return jnp.expand_dims(scale, [a for a in range(rank) if a not in own])
 
 
-def find_layer(program: Program, node: Node, number: int, nonnegative: bool) -> Layer:
-    """The layer that starts at ``node``, whose operand ``number`` depends on the input."""
+def find_layer(program: Program, node: Node, number: int, nonnegative: bool, functions: Elementwise) -> Layer:
+    """The layer that starts at ``node``, whose operand ``number`` depends on the input.
+
+    What belongs to an activation, and not to the layer, its ``functions`` tell: constants that it adds, and a sign that
+    it turns back (``−min(−z, 0)`` is the ReLU of z).
+    """
     kernel = next((i for i in node.inputs if i != number), None)
     if kernel is None:
         return Layer(program, node, (), (), number, None, node.outputs[0], nonnegative)
@@ -159,7 +168,7 @@ def find_layer(program: Program, node: Node, number: int, nonnegative: bool) -> 
     while len(users := program.users[current]) == 1 and users[0] is not None:
         step = users[0]
         after = _axes_after(program, step, current, axes)
-        if after is None:
+        if after is None or functions.owns(step, current):
             break
         tried.append(step)
         seen.append(axes)
@@ -183,7 +192,7 @@ def _axes_after(program: Program, step: Node, current: int, axes: Axes) -> Axes 
             return None
         return axes
     if step.primitive in _THROUGH:
-        return axes
+        return axes if program.is_float(step.outputs[0]) else None
     if step.primitive is c.transpose_p:
         return tuple(axes[a] for a in step.params["permutation"])
     if step.primitive in _UNIT_RESHAPES and [n for n in before if n > 1] == [n for n in after if n > 1]:

@@ -9,6 +9,11 @@ m Δy *exactly*, not to first order (summation to delta):
   (rescale), or separate ones for the positive and the negative part of Δx (RevealCancel);
 - products of two values, matrix products too, have their derivative halfway between the evaluations, which for a
   product is exact; other functions of several values get Shapley's shares;
+- where y = c/σ is a value divided by a statistic of its own (normalisation), the difference is taken halfway of the
+  product σ y = c: Δy = (2 Δc − (y + y⁰) Δσ)/(σ + σ⁰). Also where the reference has no scale (σ⁰ = √ε, a black image),
+  where 1/σ⁰ would be a thousand times too much and cancel only on paper;
+- what a softmax takes away in its exponents, the largest, is the same number in both evaluations, since softmax does
+  not depend on it: all of its spellings have one map;
 - a maximum over a window gives what it gained to where it is now, and what it lost to where it was.
 
 For RevealCancel each difference is split in two, Δy = Δy⁺ + Δy⁻, by the signs of the terms that it is the sum of, and
@@ -30,8 +35,10 @@ import jax.numpy as jnp
 
 from jaxsal import _compat as c
 from jaxsal._checks import message
-from jaxsal.propagation.operations import ELEMENTWISE, MAXIMA, MOVEMENT, POOLS, SUMS
-from jaxsal.propagation.program import Env, Node, Program, run
+from jaxsal.propagation.program.elementwise import ELEMENTWISE
+from jaxsal.propagation.program.reading import MAXIMA, MOVEMENT, POOLS, SUMS, Reading, read
+from jaxsal.propagation.program.trace import Env, Node, Program, evaluate, run
+from jaxsal.propagation.program.walk import backward
 from jaxsal.tracing.lowering import lowered
 from jaxsal.tracing.tables import Site
 
@@ -51,8 +58,8 @@ class Step:
     """One step of the multipliers, from a node's result to ``inputs``.
 
     Attributes:
-      kind: "linear", "unary" (an elementwise function of one value), "joint" (a function of several values), "maximum"
-        or "refused".
+      kind: "linear", "unary" (an elementwise function of one value), "joint" (a function of several values), "scaled"
+        (a value divided by a statistic of its own), "maximum" or "refused".
       node: the node whose result it starts from.
       inputs: numbers of the values that it goes to.
       behind: the kind of layer that made the argument of a unary step: "convolution", "dense" or "".
@@ -66,34 +73,35 @@ class Step:
     behind: str = ""
     total: bool = True
 
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Numbers of the node's results."""
+        return self.node.outputs
 
-def steps_of(program: Program) -> list[Step]:
+
+def steps_of(program: Program, reading: Reading) -> list[Step]:
     """Read a program as steps, in order of evaluation."""
-    root = {number: number for number in program.dependent}
+    root = reading.functions.root
     behind = dict.fromkeys(program.dependent, "")
     found = []
     for node in program.nodes:
         if not node.depends:
             continue
-        into = tuple(dict.fromkeys(i for i in node.inputs if i in program.dependent))
-        shape, layer = program.shape(node.outputs[0]), behind[into[0]]
-        roots = {root[i] for i in into}
-        of_one = node.primitive in ELEMENTWISE and len(roots) == 1 and shape == program.shape(next(iter(roots)))
+        into, output = program.sources(node), node.outputs[0]
+        layer = behind[into[0]]
+        of_one = node.primitive in ELEMENTWISE and root[output] != output
         if _is_linear(program, node, into) and not (of_one and len(into) > 1):
             step = Step("linear", node, into)
             if node.primitive in _PRODUCTS:
                 layer = "convolution" if node.primitive is c.conv_general_dilated_p else "dense"
-            elif node.primitive in ELEMENTWISE and len(into) == 1 and shape == program.shape(into[0]):
-                root[node.outputs[0]] = root[into[0]]  # it may be a part of a nonlinearity
         elif node.primitive in MAXIMA:
             step = Step("maximum", node, into)
         elif of_one:
-            (start,) = roots
-            total = not any(_is_partial(program, n) for n in program.between([start], node.outputs[0]))
+            start = root[output]
+            total = not any(_is_partial(program, n) for n in program.between([start], output))
             step = Step("unary", node, (start,), behind[start], total)
-            root[node.outputs[0]] = start
         elif node.primitive in ELEMENTWISE | set(_PRODUCTS) and _floats(program, (*into, *node.outputs)):
-            step = Step("joint", node, into)
+            step = Step("scaled" if node in reading.scales else "joint", node, into)
         else:
             step = Step("refused", node, into)
         behind.update((o, layer) for o in node.outputs)
@@ -129,6 +137,7 @@ class Differences:
 
     Attributes:
       program: the program.
+      reading: how it reads.
       steps: its steps.
       at: values at the image.
       reference: values at the reference.
@@ -137,6 +146,7 @@ class Differences:
     """
 
     program: Program
+    reading: Reading
     steps: list[Step]
     at: Env
     reference: Env
@@ -158,27 +168,33 @@ class Differences:
         return wanted and step.total
 
 
-def differences(program: Program, at: Env, reference: Env, rule: str, plus: Sequence[Any] | None = None) -> Differences:
+def differences(
+    program: Program, at: Sequence[Any], reference: Sequence[Any], rule: str, plus: Sequence[Any] | None = None
+) -> Differences:
     """Compare two evaluations of a program.
 
     Args:
       program: a flat program without loops.
-      at: its values at the image.
-      reference: its values at the reference.
+      at: its arguments at the image.
+      reference: its arguments at the reference.
       rule: one of ``RULES``.
       plus: for each argument the positive part of its difference; None to split by sign.
     """
-    steps = steps_of(program)
-    if rule == "rescale":
-        return Differences(program, steps, at, reference, None, rule)
-    known: Env = {}
-    found = Differences(program, steps, at, reference, known, rule)
+    now, before = evaluate(program, at), evaluate(program, reference)
+    reading = read(program, now)
+    if reading.shifts:
+        common = {number: jnp.maximum(now[number], before[number]) for number in reading.shifts}
+        now, before = evaluate(program, at, common), evaluate(program, reference, common)
+    known: Env | None = None if rule == "rescale" else {}
+    found = Differences(program, reading, steps_of(program, reading), now, before, known, rule)
+    if known is None:
+        return found
     for k, number in enumerate(program.arguments):
         if number in program.dependent:
             known[number] = jnp.maximum(found.delta(number), 0) if plus is None else plus[k]
-    for step in steps:
-        if _floats(program, (*step.inputs, *step.node.outputs)):
-            for number, part in zip(step.node.outputs, _PARTS[step.kind](step, found)):
+    for step in found.steps:
+        if _floats(program, (*step.inputs, *step.outputs)):
+            for number, part in zip(step.outputs, _PARTS[step.kind](step, found)):
                 known[number] = part
     return found
 
@@ -190,32 +206,28 @@ def multipliers(found: Differences, seed: Pair) -> list[Pair | None]:
       TypeError: one arrives at a primitive that is neither linear nor elementwise nor a maximum.
     """
     program = found.program
-    pairs: dict[int, Pair] = {}
-    _add(pairs, program.outputs[0], seed, program)
-    for step in reversed(found.steps):
-        arriving = [pairs.pop(o, None) for o in step.node.outputs]
-        if any(pair is not None for pair in arriving):
-            pair = arriving[0] if len(arriving) == 1 else _gathered(step, arriving, program)
-            for number, share in zip(step.inputs, _BACK[step.kind](step, pair, found)):
-                _add(pairs, number, share, program)
-    return [pairs.get(a) for a in program.arguments]
+
+    def step(one: Step, arriving: list[Pair | None]) -> list[Pair | None]:
+        pair = arriving[0] if len(arriving) == 1 else _gathered(one, arriving, program)
+        gone = dict(zip(one.inputs, _BACK[one.kind](one, pair, found)))
+        return [gone.get(i) if i in program.dependent and i not in found.reading.shifts else None for i in one.inputs]
+
+    ends = backward(found.steps, [(program.outputs[0], seed)], step, _joined)
+    return [ends.get(a) for a in program.arguments]
 
 
 def _gathered(step: Step, arriving: list[Pair | None], program: Program) -> Pair:
     """The multipliers of several results, as a pair of lists."""
-    zeros = [jnp.zeros(program.shape(o), program.avals[o].dtype) for o in step.node.outputs]
+    zeros = [jnp.zeros(program.shape(o), program.avals[o].dtype) for o in step.outputs]
     return tuple([z if pair is None else pair[k] for z, pair in zip(zeros, arriving)] for k in range(2))  # type: ignore[return-value]
 
 
-def _add(pairs: dict[int, Pair], number: int, pair: Pair | None, program: Program) -> None:
-    if pair is None or number not in program.dependent:
-        return
-    if number not in pairs:
-        pairs[number] = pair
-        return
-    (a, b), (plus, minus) = pairs[number], pair
+def _joined(number: int, here: Pair | None, more: Pair) -> Pair:
+    if here is None:
+        return more
+    (a, b), (plus, minus) = here, more
     total = a + plus
-    pairs[number] = (total, total) if a is b and plus is minus else (total, b + minus)
+    return (total, total) if a is b and plus is minus else (total, b + minus)
 
 
 def _each(pair: Pair, apply: Callable[[Any], Any]) -> list[Pair]:
@@ -306,8 +318,8 @@ def _linear_parts(step: Step, found: Differences) -> list[Any]:
 
 
 def _function(step: Step, found: Differences) -> Callable[[Any], Any]:
-    nodes = found.program.between(step.inputs, step.node.outputs[0])
-    return lambda x: run(nodes, {**found.at, step.inputs[0]: x})[step.node.outputs[0]]
+    nodes = found.program.between(step.inputs, step.outputs[0])
+    return lambda x: run(nodes, {**found.at, step.inputs[0]: x})[step.outputs[0]]
 
 
 def _slope(function: Callable[[Any], Any], x: Any) -> Any:
@@ -320,7 +332,7 @@ def _scale(step: Step, found: Differences) -> Any:
 
 def _effects(step: Step, found: Differences) -> tuple[Any, Any, Any]:
     """What Δ⁺ and Δ⁻ do to the result, averaged over both orders (Eqs. 23 and 24), and whether they change sides."""
-    (number,), (output,) = step.inputs, step.node.outputs
+    (number,), (output,) = step.inputs, step.outputs
     plus, minus = found.parts(number)
     function, base, end = _function(step, found), found.reference[number], found.at[output]
     by_plus = (function(base + plus) - found.reference[output] + end - function(base + minus)) / 2
@@ -329,7 +341,7 @@ def _effects(step: Step, found: Differences) -> tuple[Any, Any, Any]:
 
 
 def _unary_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
-    (number,), (output,) = step.inputs, step.node.outputs
+    (number,), (output,) = step.inputs, step.outputs
     function, x, scale = _function(step, found), found.at[number], _scale(step, found)
     slope = _slope(function, x)
     if not found.reveals(step):
@@ -348,7 +360,7 @@ def _unary_parts(step: Step, found: Differences) -> list[Any]:
     if found.reveals(step):
         by_plus, by_minus, swap = _effects(step, found)
         return [jnp.where(swap, by_minus, by_plus)]
-    (number,), (output,) = step.inputs, step.node.outputs
+    (number,), (output,) = step.inputs, step.outputs
     slope = _slope(_function(step, found), found.at[number])
     ratio = _ratio(found.delta(output), found.delta(number), _scale(step, found), slope)
     plus, minus = found.parts(number)
@@ -363,7 +375,7 @@ def _total(number: int, pair: Pair, found: Differences) -> Any:
 
 
 def _joint_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
-    node, m = step.node, _total(step.node.outputs[0], pair, found)
+    node, m = step.node, _total(step.outputs[0], pair, found)
     at, base = ([env[i] for i in node.inputs] for env in (found.at, found.reference))
     if node.primitive in (c.mul_p, *_PRODUCTS):
         shares = Site(node.eqn, ()).vjp([(a + b) / 2 for a, b in zip(at, base)], [m])
@@ -373,6 +385,31 @@ def _joint_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
     for number, share in zip(node.inputs, shares):
         total[number] = total[number] + share if number in total else share
     return [(total[i], total[i]) for i in step.inputs]
+
+
+def _scaled_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
+    """Through a value over a statistic of its own, or times one over it."""
+    node, m = step.node, _total(step.outputs[0], pair, found)
+    scale = found.reading.scales[node]
+    value = _other(step, scale)
+    now, before = found.at[scale], found.reference[scale]
+    total, ends = now + before, found.at[node.outputs[0]] + found.reference[node.outputs[0]]
+    opposite = jnp.abs(total) <= 1e-3 * (jnp.abs(now) + jnp.abs(before))  # a scale of another sign, or none
+    safe = jnp.where(opposite, 1, total)
+    of_value, of_scale = (
+        (2 / safe, -ends / safe) if node.primitive is c.div_p else (2 * now * before / safe, ends / safe)
+    )
+    usual = dict(zip(step.inputs, _joint_back(step, pair, found)))
+    shares = []
+    for number, ratio in ((value, of_value), (scale, of_scale)):
+        share = jnp.where(opposite, usual[number][0], _fit(m * ratio, jnp.shape(found.at[number])))
+        shares.append((number, (share, share)))
+    gone = dict(shares)
+    return [gone[i] for i in step.inputs]
+
+
+def _other(step: Step, number: int) -> int:
+    return next(i for i in step.inputs if i != number)
 
 
 def _fit(value: Any, shape: tuple[int, ...]) -> Any:
@@ -404,7 +441,7 @@ def _shapley(step: Step, at: list[Any], base: list[Any], found: Differences) -> 
 
 
 def _maximum_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
-    (number,), (output,) = step.inputs, step.node.outputs
+    (number,), (output,) = step.inputs, step.outputs
     m, x, base = _total(output, pair, found), found.at[number], found.reference[number]
     top = jnp.maximum(found.at[output], found.reference[output])
     function = lowered(_operands(step, found)[0])
@@ -417,18 +454,21 @@ def _maximum_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
 
 def _refused_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
     hint = "Differences have no exact rule there."
+    if not _floats(found.program, (*step.node.inputs, *step.outputs)):
+        hint = "Integers change in steps: explain the network before it was quantised."
     expected = "linear and elementwise functions, products, maxima over windows"
     raise TypeError(message("no DeepLIFT rule for", str(step.node), expected, hint))
 
 
 def _by_sign(step: Step, found: Differences) -> list[Any]:
-    return [jnp.maximum(found.delta(o), 0) for o in step.node.outputs]
+    return [jnp.maximum(found.delta(o), 0) for o in step.outputs]
 
 
 _BACK: dict[str, Callable[[Step, Any, Differences], list[Pair]]] = {
     "linear": _linear_back,
     "unary": _unary_back,
     "joint": _joint_back,
+    "scaled": _scaled_back,
     "maximum": _maximum_back,
     "refused": _refused_back,
 }
@@ -436,6 +476,7 @@ _PARTS: dict[str, Callable[[Step, Differences], list[Any]]] = {
     "linear": _linear_parts,
     "unary": _unary_parts,
     "joint": _by_sign,
+    "scaled": _by_sign,
     "maximum": _by_sign,
     "refused": _by_sign,
 }

@@ -17,8 +17,8 @@ import numpy as np
 
 from jaxsal import _compat as c
 from jaxsal._checks import message
-from jaxsal.propagation.operations import Operation
-from jaxsal.propagation.program import Env, Program
+from jaxsal.propagation.program.reading import Operation
+from jaxsal.propagation.program.trace import Env, Program
 
 _WINDOWS = c.named("reduce_window_max", "reduce_window_sum")
 
@@ -42,7 +42,9 @@ def back(op: Operation, points: Points, program: Program, env: Env) -> list[Poin
       TypeError: an operation through which no single term can be followed.
     """
     way = _WAYS.get(op.kind)
-    if way is None or (op.kind == "elementwise" and program.shape(op.inputs[0]) != program.shape(op.outputs[0])):
+    if way is None or (
+        op.kind in ("elementwise", "constant") and program.shape(op.inputs[0]) != program.shape(op.outputs[0])
+    ):
         expected = "a layer, sum, maximum, pool, elementwise function or data movement"
         raise TypeError(message("no way to track evidence through", str(op.node), expected))
     return way(op, points, program, env)
@@ -227,5 +229,6 @@ _WAYS: dict[str, Callable[[Operation, Points, Program, Env], list[Points | None]
     "maximum": _maximum,
     "sum": _sum,
     "elementwise": lambda op, points, program, env: [points],
+    "constant": lambda op, points, program, env: [points],
     "movement": _movement,
 }

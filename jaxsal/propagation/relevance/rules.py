@@ -6,7 +6,9 @@ goes to x in proportion to the terms of the sum that they make:
     R_x = Σ_g  Σ_(a, V) in g  a ⊙ Vᵀ s_g,    s_g = m_g ⊙ R / stab(Σ_(a, V) V a + b_g),    stab(z) = z + ε sign z,
 
 with sign(0) = +1. What b and ε take is absorbed, and counted. With ε = 0, where the denominator is zero nothing passes
-and all of R counts as absorbed by the stabiliser: never a NaN.
+and all of R counts as absorbed by the stabiliser: never a NaN. Where a rule has two denominators, one for the positive
+terms and one for the negative, and there are no terms of one sign, that sign's part of R goes nowhere: it is
+*one-sided*, and counted as such. All of this is computed in float32 at least, whatever the network's own numbers are.
 
 To write a rule, make a callable ``rule(layer, relevance, bias) -> Shares`` with ``distribute``; to write one for
 a primitive that is no layer, see ``relevance``.
@@ -21,24 +23,29 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from jaxsal._checks import message
-from jaxsal.propagation.layers import Affine
+from jaxsal._checks import choice, message
+from jaxsal.propagation.program.layers import Affine
 
 
 class Shares(NamedTuple):
-    """Where relevance went: to the inputs (an array like ``x``), to the bias and to the stabiliser (scalars)."""
+    """Where relevance went: to the inputs (an array like ``x``); to bias, stabiliser, signs without terms (scalars)."""
 
     inputs: Any
     bias: Any
     stabiliser: Any
+    one_sided: Any = 0.0
 
 
 class Group(NamedTuple):
-    """One denominator of a rule: ``terms`` of (input, kernel), a bias (None for none), a factor of R."""
+    """One denominator of a rule: ``terms`` of (input, kernel), a bias (None for none), a factor of R.
+
+    ``signed``: the terms are those of one sign, of which there may be none.
+    """
 
     terms: Sequence[tuple[Any, Any]]
     bias: Any = None
     factor: Any = 1.0
+    signed: bool = False
 
 
 @runtime_checkable
@@ -70,16 +77,26 @@ def distribute(layer: Affine, relevance: Any, groups: Sequence[Group], epsilon: 
       What the input gets, what the bias and the stabiliser absorb.
     """
     to_input, to_bias, rest = jnp.zeros_like(layer.x), jnp.zeros((), relevance.dtype), relevance
+    one_sided = jnp.zeros((), relevance.dtype)
     for group in groups:
-        z = sum((layer.apply(a, kernel) for a, kernel in group.terms), start=jnp.zeros_like(relevance))
-        s_of = z if group.bias is None or not bias else z + group.bias
-        s = divided(group.factor * relevance, s_of, epsilon)
+        s_of = _sum(layer, group.terms, group.bias, bias)
+        share = group.factor * relevance
+        if group.signed:
+            empty = s_of == 0
+            nowhere = jnp.where(empty, share, 0)
+            one_sided, rest, share = one_sided + nowhere.sum(), rest - nowhere, jnp.where(empty, 0, share)
+        s = divided(share, s_of, epsilon)
         for a, kernel in group.terms:
             to_input += a * layer.transpose(s, kernel)
         if group.bias is not None and bias:
             to_bias += (group.bias * s).sum()
         rest = rest - s_of * s
-    return Shares(to_input, to_bias, rest.sum())
+    return Shares(to_input, to_bias, rest.sum(), one_sided)
+
+
+def _sum(layer: Affine, terms: Sequence[tuple[Any, Any]], constant: Any, bias: bool) -> Any:
+    z = sum((layer.apply(a, kernel) for a, kernel in terms), start=jnp.zeros_like(layer.z))
+    return z if constant is None or not bias else z + constant
 
 
 def _up(value: Any) -> Any:
@@ -145,7 +162,16 @@ class Gamma:
 class AlphaBeta:
     """LRP-αβ: α parts of R by the positive terms ``(x w)⁺``, minus β parts by the negative terms.
 
-    ``R_x = α Σ (x w)⁺ R/Σ(x w)⁺ − β Σ (x w)⁻ R/Σ(x w)⁻``. It conserves where α − β = 1.
+    ``R_x = α Σ (x w)⁺ R/Σ(x w)⁺ − β Σ (x w)⁻ R/Σ(x w)⁻``. It conserves where α − β = 1 and there are terms of both
+    signs.
+
+    Attributes:
+      alpha: α.
+      beta: β, not negative.
+      epsilon: the stabiliser of both denominators.
+      absent: what becomes of a unit's relevance where it has no terms of one sign. "lost": that sign's part goes
+        nowhere, as in the papers and in other libraries, and the other's part stays α or −β (three layers of positive
+        numbers by α2β1 end with 8 R; the ledger has it as one-sided). "shared": the other sign gets all of R.
 
     References:
       Bach et al. 2015, Eq. 60; white-box survey, Eq. 15 (α = 1, β = 0 in its Figure 9).
@@ -154,15 +180,22 @@ class AlphaBeta:
     alpha: float | int = 2.0
     beta: float | int = 1.0
     epsilon: float | int = 1e-6
+    absent: str = "lost"
+
+    def __post_init__(self) -> None:
+        choice("absent", self.absent, ("lost", "shared"))
 
     def __call__(self, layer: Affine, relevance: Any, bias: bool) -> Shares:
         """Distribute relevance."""
         ups, downs, b = _up(layer.kernel), _down(layer.kernel), layer.bias
-        groups = []
-        if self.alpha:
-            groups.append(Group(_signed(layer, ups, downs), _up(b), self.alpha))
-        if self.beta:
-            groups.append(Group(_signed(layer, downs, ups), _down(b), -self.beta))
+        sides = [(_signed(layer, ups, downs), _up(b), self.alpha), (_signed(layer, downs, ups), _down(b), -self.beta)]
+        if self.absent == "shared":
+            (above, below), (plus, minus) = ([_sum(layer, t, c, bias) for t, c, _ in sides], (self.alpha, -self.beta))
+            factors = jnp.where(below == 0, 1.0, plus), jnp.where(above == 0, 1.0, minus)
+            sides = [(terms, c, factor) for (terms, c, _), factor in zip(sides, factors)]
+        else:
+            sides = [side for side in sides if side[2]]
+        groups = [Group(terms, c, factor, signed=True) for terms, c, factor in sides]
         return distribute(layer, relevance, groups, self.epsilon, bias)
 
 

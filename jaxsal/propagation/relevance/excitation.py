@@ -10,9 +10,9 @@ from jaxsal._checks import message
 from jaxsal._method import method
 from jaxsal._resize import resize
 from jaxsal._types import Classifier, Heatmaps, Images, TargetLike
-from jaxsal.propagation.composites import RelevanceTable
-from jaxsal.propagation.lrp import relevance_map
-from jaxsal.propagation.rules import AlphaBeta, ZPlus
+from jaxsal.propagation.relevance.composites import RelevanceTable
+from jaxsal.propagation.relevance.lrp import relevance_map
+from jaxsal.propagation.relevance.rules import AlphaBeta, ZPlus
 from jaxsal.tracing.taps import split
 
 WINNERS = RelevanceTable().with_rule(ZPlus(0.0)).with_rule("positive", kind="sum")

@@ -23,39 +23,40 @@ import jax.numpy as jnp
 
 from jaxsal import _compat as c
 from jaxsal._checks import message
-from jaxsal._method import combine, partition
-from jaxsal.propagation.composites import RelevanceTable
-from jaxsal.propagation.operations import Operation, operations
-from jaxsal.propagation.program import Env, Program, begin, evaluate, flatten, run, trace
-from jaxsal.propagation.rules import Box, Norm, Shares, divided
+from jaxsal.propagation.program.bounds import Interval, bounds
+from jaxsal.propagation.program.reading import Operation, read
+from jaxsal.propagation.program.trace import Env, Program, evaluate, flatten, run, wide
+from jaxsal.propagation.program.walk import backward
+from jaxsal.propagation.relevance.composites import RelevanceTable
+from jaxsal.propagation.relevance.rules import Box, Norm, Shares, divided
 from jaxsal.tracing.lowering import lowered
 from jaxsal.tracing.tables import Site
 
 _STABILISER = Norm().epsilon
+COLUMNS = ("arrived", "bias", "stabiliser", "one_sided")
 
 
-@dataclasses.dataclass
 class Account:
-    """What was seen on the way, by tap: relevance that arrived, that biases and that stabilisers absorbed (scalars)."""
+    """What was seen on the way: for each of ``COLUMNS``, by tap, relevance that arrived there, or was absorbed."""
 
-    arrived: dict[str, Any] = dataclasses.field(default_factory=dict)
-    bias: dict[str, Any] = dataclasses.field(default_factory=dict)
-    stabiliser: dict[str, Any] = dataclasses.field(default_factory=dict)
+    def __init__(self) -> None:
+        self.columns: dict[str, dict[str, Any]] = {column: {} for column in COLUMNS}
+
+    def add(self, column: str, name: str, value: Any) -> None:
+        """Add to a column."""
+        own = self.columns[column]
+        own[name] = own.get(name, 0) + value
 
     def book(self, name: str, shares: Shares) -> None:
         """Add what a layer absorbed."""
-        self.bias[name] = self.bias.get(name, 0) + shares.bias
-        self.stabiliser[name] = self.stabiliser.get(name, 0) + shares.stabiliser
+        for column, value in zip(COLUMNS[1:], shares[1:]):
+            self.add(column, name, value)
 
-    def add(self, other: Any) -> None:
-        """Add another account, as a pytree of dictionaries."""
-        for own, more in zip((self.arrived, self.bias, self.stabiliser), other):
-            for name, value in more.items():
-                own[name] = own.get(name, 0) + value
-
-    def entries(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """The three dictionaries."""
-        return self.arrived, self.bias, self.stabiliser
+    def merge(self, columns: dict[str, dict[str, Any]]) -> None:
+        """Add the columns of another account."""
+        for column, values in columns.items():
+            for name, value in values.items():
+                self.add(column, name, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,36 +90,31 @@ def propagate(
       ends: whether first and last layers of the program are those of the network.
 
     Returns:
-      Relevance of the arguments (None where none arrived), and the account.
+      Relevance of the arguments (None where none arrived), in float32 at least, and the account.
 
     Raises:
       TypeError: relevance arrives at a primitive without a rule.
     """
     context = Context(table, program, env, Account(), bias)
-    relevance: dict[int, Any] = {}
-    for number, seed in zip(program.outputs, seeds):
-        _add(relevance, number, seed, program)
-    for op in reversed(operations(program, env, table.own, ends)):
-        arriving = [relevance.pop(o, None) for o in op.outputs]
-        if any(r is not None for r in arriving):
-            for number, share in zip(op.inputs, step(op, arriving, context)):
-                _add(relevance, number, share, program)
-    return [relevance.get(a) for a in program.arguments], context.account
+
+    def join(number: int, here: Any, share: Any) -> Any:
+        return share if here is None else here + share
+
+    arriving = zip(program.outputs, (None if seed is None else wide(seed) for seed in seeds))
+    reading = read(program, env, table.own, ends)
+    found = backward(reading.operations, arriving, lambda op, got: step(op, got, context), join)
+    return [found.get(a) for a in program.arguments], context.account
 
 
 def step(op: Operation, arriving: Sequence[Any], context: Context) -> Sequence[Any]:
     """Relevance of one operation's inputs, given that of its outputs (None for zero, but not everywhere)."""
     program = context.program
     full = [
-        jnp.zeros(program.shape(o), program.avals[o].dtype) if r is None else r for o, r in zip(op.outputs, arriving)
+        wide(jnp.zeros(program.shape(o), program.avals[o].dtype)) if r is None else r
+        for o, r in zip(op.outputs, arriving)
     ]
-    return _rule_of(op, context.table)(op, full, context)
-
-
-def _add(relevance: dict[int, Any], number: int, share: Any, program: Program) -> None:
-    if share is not None and number in program.dependent:
-        share = share.astype(program.avals[number].dtype)
-        relevance[number] = relevance[number] + share if number in relevance else share
+    shares = _rule_of(op, context.table)(op, full, context)
+    return [share if number in program.dependent else None for number, share in zip(op.inputs, shares)]
 
 
 def _rule_of(op: Operation, table: RelevanceTable) -> Callable[[Operation, list[Any], Context], Sequence[Any]]:
@@ -126,15 +122,23 @@ def _rule_of(op: Operation, table: RelevanceTable) -> Callable[[Operation, list[
         return _by_primitive
     if op.kind in _RULES:
         return _RULES[op.kind]
-    hint = "Give the table a rule: table.with_rule(rule, primitive=...)."
-    raise TypeError(message("no relevance rule for", str(op.node), "a layer, sum, pool or elementwise function", hint))
+    expected, hint = "a layer, sum, pool or elementwise function", _advice(op)
+    raise TypeError(message("no relevance rule for", str(op.node), expected, hint))
+
+
+def _advice(op: Operation) -> str:
+    kinds = {jnp.result_type(c.dtype(v)) for v in (*op.node.eqn.invars, *op.node.eqn.outvars)}
+    if any(jnp.issubdtype(kind, jnp.integer) for kind in kinds):
+        return "Integers carry no relevance: explain the network before it was quantised."
+    return "Give the table a rule: table.with_rule(rule, primitive=...)."
 
 
 def _by_primitive(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
     node, env = op.node, context.env
     site = Site(node.eqn, tuple(env[i] for i in node.inputs))
-    given = context.table.rule_for(op)(site, list(site.values), [env[o] for o in node.outputs], relevance)
-    return _by_number(op, given, context)
+    narrow = [r.astype(env[o].dtype) for r, o in zip(relevance, node.outputs)]
+    given = context.table.rule_for(op)(site, list(site.values), [env[o] for o in node.outputs], narrow)
+    return _by_number(op, [None if g is None else wide(g) for g in given], context)
 
 
 def _layer(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
@@ -155,21 +159,22 @@ def _layer(op: Operation, relevance: list[Any], context: Context) -> Sequence[An
 
 
 def _bounds(op: Operation, rule: Box, context: Context) -> tuple[Any, Any]:
-    """The bounds of a first layer's input: what comes before it, evaluated at those of the network's input."""
-    program, (number,) = context.program, op.inputs
-    start = [a for a in program.arguments if a in program.dependent]
-    nodes, ends = program.between(start, number), []
-    for bound in (rule.low, rule.high):
-        env = dict(context.env)
-        env.update((a, jnp.broadcast_to(jnp.asarray(bound, env[a].dtype), env[a].shape)) for a in start)
-        ends.append(run(nodes, env)[number])
-    return jnp.minimum(*ends), jnp.maximum(*ends)
+    """The bounds of a first layer's input, given those of the network's input."""
+    program, env, (number,) = context.program, context.env, op.inputs
+    given = {a: _interval(rule, env[a]) for a in program.arguments if a in program.dependent}
+    found = bounds(program, env, given, number)
+    return wide(found.low), wide(found.high)
+
+
+def _interval(rule: Box, x: Any) -> Interval:
+    low, high = (jnp.broadcast_to(jnp.asarray(v, x.dtype), x.shape) for v in (rule.low, rule.high))
+    return Interval(low, high, float(rule.low) if isinstance(rule.low, int | float) else None)
 
 
 def _sum(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
     """In proportion to the terms; to the positive ones alone by the rule "positive"."""
     node = op.node
-    values = [context.env[i] for i in node.inputs]
+    values = [wide(context.env[i]) for i in node.inputs]
     signs = (1, -1 if node.primitive is c.sub_p else 1)
     terms = [sign * v for sign, v in zip(signs, values)]
     rule = context.table.rule_for(op)
@@ -178,16 +183,33 @@ def _sum(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]
         terms, epsilon = [jnp.maximum(t, 0) for t in terms], 0.0
     z = terms[0] + terms[1]
     s = divided(relevance[0], z, epsilon)
-    context.account.book(op.tap, Shares(None, jnp.zeros((), z.dtype), (relevance[0] - z * s).sum()))
+    context.account.add("stabiliser", op.tap, (relevance[0] - z * s).sum())
     back = Site(node.eqn, ()).vjp(values, [s])  # sums over the axes along which an operand was repeated
     return _by_number(op, [t * sign * b for t, sign, b in zip(terms, signs, back)], context)
+
+
+def _constant(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
+    """In proportion to the value and the constant added to it, which absorbs its part."""
+    program, env, (share,) = context.program, context.env, relevance
+    rule = context.table.rule_for(op)
+    if context.bias and (op.inner or rule is not None):
+        zeros = {i: jnp.zeros(program.shape(i), program.avals[i].dtype) for i in op.without}
+        nodes = program.between(op.without, op.outputs[0])
+        constant = wide(run(nodes, {**env, **zeros})[op.outputs[0]])
+        z = wide(env[op.outputs[0]])
+        s = divided(share, z, _STABILISER if rule is None else rule.epsilon)
+        context.account.add("bias", op.tap, (constant * s).sum())
+        context.account.add("stabiliser", op.tap, (share - z * s).sum())
+        share = (z - constant) * s
+    return _elementwise(op, [share], context)
 
 
 def _by_number(op: Operation, shares: Sequence[Any], context: Context) -> Sequence[Any]:
     """Shares of a node's operands, as those of the operation's inputs."""
     total: dict[int, Any] = {}
     for number, share in zip(op.node.inputs, shares):
-        _add(total, number, share, context.program)
+        if share is not None and number in context.program.dependent:
+            total[number] = total[number] + share if number in total else share
     return [total.get(i) for i in op.inputs]
 
 
@@ -206,15 +228,14 @@ def _movement(op: Operation, relevance: list[Any], context: Context) -> Sequence
         _arrive(context, node.params["name"], relevance[0])
         return relevance
     wanted = [k for k, i in enumerate(node.inputs) if i in op.inputs and jnp.issubdtype(env[i].dtype, jnp.floating)]
+    values = [wide(env[i]) for i in node.inputs]
 
     def moved(*inputs: Any) -> list[Any]:
-        values = [env[i] for i in node.inputs]
-        for k, value in zip(wanted, inputs):
-            values[k] = value
-        return c.bind(node.eqn, values)
+        given = dict(zip(wanted, inputs))
+        return c.bind(node.eqn, [given.get(k, value) for k, value in enumerate(values)])
 
     # The derivative of a max-pool is slow on CPU, unless it is taken of the pool in another form.
-    back = jax.vjp(lowered(moved), *(env[node.inputs[k]] for k in wanted))[1](relevance)
+    back = jax.vjp(lowered(moved), *(values[k] for k in wanted))[1](relevance)
     shares: list[Any] = [None] * len(node.inputs)
     for k, share in zip(wanted, back):
         shares[k] = share
@@ -230,17 +251,16 @@ def _maximum(op: Operation, relevance: list[Any], context: Context) -> Sequence[
         return _by_number(op, halves, context)
     if context.table.rule_for(op) != "proportional" or node.primitive is not c.reduce_window_max_p:
         return _movement(op, relevance, context)
-    x = env[op.inputs[0]]
+    x = wide(env[op.inputs[0]])
     pooled = lambda x: c.reduce_window_sum_p.bind(x, **node.params)  # noqa: E731
     z = pooled(x)
     s = divided(relevance[0], z, _STABILISER)
-    context.account.book(op.tap, Shares(None, jnp.zeros((), z.dtype), (relevance[0] - z * s).sum()))
+    context.account.add("stabiliser", op.tap, (relevance[0] - z * s).sum())
     return [x * jax.linear_transpose(pooled, x)(s)[0]]
 
 
 def _arrive(context: Context, name: str, relevance: Any) -> None:
-    arrived = context.account.arrived
-    arrived[name] = arrived.get(name, 0) + relevance.sum()
+    context.account.add("arrived", name, relevance.sum())
 
 
 def _loop(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
@@ -255,7 +275,7 @@ def _loop(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any
         marks = [m or (k <= j < k + n and body.outputs[j - k] in body.dependent) for j, m in enumerate(marks)]
         body = flatten(closed.jaxpr, closed.consts, marks)
     consts, xs = values[:k], values[k + n :]
-    like = lambda numbers: [jnp.zeros(body.shape(i), body.avals[i].dtype) for i in numbers]  # noqa: E731
+    like = lambda numbers: [wide(jnp.zeros(body.shape(i), body.avals[i].dtype)) for i in numbers]  # noqa: E731
 
     def forward(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
         outs = c.jaxpr_as_fun(closed)(*consts, *carry, *x)
@@ -273,12 +293,12 @@ def _loop(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any
         shares, account = propagate(body, values, live, context.table, bias=context.bias, ends=ends)
         full = [z if s is None else s for z, s in zip(like(body.arguments), shares)]
         state = (full[k : k + n], [a + b for a, b in zip(to_consts, full[:k])])
-        return state, (full[k + n :], account.entries())
+        return state, (full[k + n :], account.columns)
 
     start = (relevance[:n], like(body.arguments[:k]))
     control["reverse"] = not p["reverse"]
     (to_carry, to_consts), (to_xs, accounts) = jax.lax.scan(backward, start, (carries, xs, relevance[n:]), **control)
-    context.account.add(jax.tree.map(lambda v: v.sum(0), accounts))
+    context.account.merge(jax.tree.map(lambda v: v.sum(0), accounts))
     return _by_number(op, [*to_consts, *to_carry, *to_xs], context)
 
 
@@ -294,23 +314,25 @@ def _branch(op: Operation, relevance: list[Any], context: Context) -> Sequence[A
             shares, account = propagate(
                 body, evaluate(body, values), relevance, context.table, bias=context.bias, ends=(op.first, op.last)
             )
-            return [jnp.zeros_like(v) if s is None else s for v, s in zip(values, shares)], account.entries()
+            return [wide(jnp.zeros_like(v)) if s is None else s for v, s in zip(values, shares)], account.columns
 
         return back
 
     runs = [walk(closed) for closed in node.params["branches"]]
     shapes = [jax.eval_shape(run, values, relevance)[1] for run in runs]
-    blank = tuple({k: jnp.zeros(v.shape, v.dtype) for s in shapes for k, v in s[part].items()} for part in range(3))
+    blank = {
+        column: {k: jnp.zeros(v.shape, v.dtype) for s in shapes for k, v in s[column].items()} for column in COLUMNS
+    }
 
     def padded(run: Callable) -> Callable:
         def full(values: list[Any], relevance: list[Any]) -> tuple[list[Any], Any]:
             shares, entries = run(values, relevance)
-            return shares, tuple({**b, **e} for b, e in zip(blank, entries))
+            return shares, {column: {**blank[column], **entries[column]} for column in COLUMNS}
 
         return full
 
     shares, entries = jax.lax.switch(index, [padded(run) for run in runs], values, relevance)
-    context.account.add(entries)
+    context.account.merge(entries)
     return _by_number(op, [None, *shares], context)
 
 
@@ -319,51 +341,10 @@ _RULES: dict[str, Callable[[Operation, list[Any], Context], Sequence[Any]]] = {
     "dense": _layer,
     "pool": _layer,
     "sum": _sum,
+    "constant": _constant,
     "elementwise": _elementwise,
     "movement": _movement,
     "maximum": _maximum,
     "loop": _loop,
     "branch": _branch,
 }
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Relevant:
-    """``f`` of one array with relevance for a derivative: ``jax.vjp`` takes relevance of the output to the input.
-
-    Its other derivatives, those by the leaves of ``f``, are zero: relevance says nothing of parameters.
-    """
-
-    f: Any
-    table: RelevanceTable
-
-    @property
-    def cam_layer(self) -> str | None:
-        """That of ``f``."""
-        return getattr(self.f, "cam_layer", None)
-
-    def __call__(self, x: Any) -> Any:
-        """The value of ``f``."""
-        arrays, static = partition((self.f, self.table))
-
-        def traced(arrays: list[Any], x: Any) -> tuple[Program, Any]:
-            return trace(lambda arrays, x: combine(arrays, static)[0](x), arrays, x, depends=(False, True))
-
-        def forward(arrays: list[Any], x: Any) -> tuple[Any, tuple[list[Any], Any, Env]]:
-            program, structure = traced(arrays, x)
-            env = evaluate(program, [*arrays, x])
-            kept = {number: env[number] for number in program.dependent}
-            return jax.tree.unflatten(structure, [env[o] for o in program.outputs]), (arrays, x, kept)
-
-        def backward(residuals: tuple[list[Any], Any, Env], seeds: Any) -> tuple[list[Any], Any]:
-            arrays, x, kept = residuals
-            program, _ = traced(arrays, x)
-            env = {**begin(program, [*arrays, x]), **kept}
-            shares, _ = propagate(program, env, jax.tree.leaves(seeds), combine(arrays, static)[1])
-            zeros = [jnp.zeros(a.shape, a.dtype) for a in arrays]
-            return zeros, jnp.zeros_like(x) if shares[-1] is None else shares[-1]
-
-        routed = jax.custom_vjp(lambda arrays, x: combine(arrays, static)[0](x))
-        routed.defvjp(forward, backward)
-        return routed(arrays, x)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from jaxsal._method import method, settle
 from jaxsal._types import Classifier, Images, Scores, TargetLike
-from jaxsal.propagation import composites
-from jaxsal.propagation.composites import RelevanceTable
-from jaxsal.propagation.lrp import relevance
+from jaxsal.propagation.relevance import composites
+from jaxsal.propagation.relevance.composites import RelevanceTable
+from jaxsal.propagation.relevance.lrp import relevance
+from jaxsal.propagation.relevance.propagate import COLUMNS
 
 
 @jax.tree_util.register_dataclass
@@ -25,8 +26,11 @@ class Ledger:
       input: relevance that arrived at the image, in total.
       arrived: by tap, relevance that arrived there. A tap on a side branch has only the branch's part, and one inside
         a layer (between a convolution and its batch normalisation) what arrived at the layer's output.
-      bias: by tap, what biases absorbed in the layers right before it ("output": behind the last tap).
+      bias: by tap, what biases absorbed right before it ("output": behind the last tap), in layers and where constants
+        are added elsewhere.
       stabiliser: likewise what stabilisers absorbed, in layers, sums and pools.
+      one_sided: likewise what went nowhere, since a unit had no terms of one sign (rules αβ and z⁺); negative where the
+        other sign's part was more than all.
       taps: the keys of these, from the output to the image.
     """
 
@@ -35,12 +39,14 @@ class Ledger:
     arrived: dict[str, Scores]
     bias: dict[str, Scores]
     stabiliser: dict[str, Scores]
+    one_sided: dict[str, Scores]
     taps: tuple[str, ...] = dataclasses.field(metadata={"static": True})
 
     @property
     def absorbed(self) -> Scores:
-        """All that biases and stabilisers took."""
-        return sum([*self.bias.values(), *self.stabiliser.values()], start=jnp.zeros_like(self.seed))
+        """All that biases and stabilisers took, and what was one-sided."""
+        took = (self.bias, self.stabiliser, self.one_sided)
+        return sum((v for column in took for v in column.values()), start=jnp.zeros_like(self.seed))
 
     @property
     def gap(self) -> Scores:
@@ -49,10 +55,10 @@ class Ledger:
 
     def __str__(self) -> str:
         """A table, of the mean over images."""
-        head = f"{'tap':32}{'arrived':>14}{'bias':>14}{'stabiliser':>14}"
+        head = f"{'tap':32}" + "".join(f"{column.replace('_', '-'):>14}" for column in COLUMNS)
         lines = [head, f"{'(seed)':32}{float(jnp.mean(self.seed)):14.6g}"]
         for name in self.taps:
-            cells = (column.get(name) for column in (self.arrived, self.bias, self.stabiliser))
+            cells = (column.get(name) for column in map(self.__getattribute__, COLUMNS))
             lines.append(f"{name:32}" + "".join("" if v is None else f"{float(jnp.mean(v)):14.6g}" for v in cells))
         lines.append(f"{'(image)':32}{float(jnp.mean(self.input)):14.6g}")
         return "\n".join(lines)
@@ -70,8 +76,8 @@ def relevance_ledger(
 ) -> Ledger:
     """Account for relevance: at each tap what arrived, and what bias and stabiliser absorbed on the way.
 
-    seed = input + Σ_taps (bias + stabiliser), to rounding, for tables whose rules conserve relevance (all but flat and
-    w² at padded borders of explicit ``pad``, α − β ≠ 1, and rules of your own).
+    seed = input + Σ_taps (bias + stabiliser + one-sided), to rounding, for tables whose rules conserve relevance (all
+    but flat and w² at padded borders of explicit ``pad``, α − β ≠ 1, and rules of your own).
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.
@@ -97,9 +103,9 @@ def relevance_ledger(
     def single(image: Any, chosen: Any) -> tuple[Any, ...]:
         chosen = jax.tree.map(lambda v: v[None], chosen)
         share, seeds, account = relevance(f, image[None], chosen, table, seed, bias)
-        order[:] = dict.fromkeys([*account.arrived, *account.bias])
-        return seeds.sum(), share.sum(), *account.entries()
+        order[:] = dict.fromkeys(name for column in account.columns.values() for name in column)
+        return seeds.sum(), share.sum(), account.columns
 
     order: list[str] = []  # dictionaries come back from vmap with their keys sorted
-    seeds, arrived_at_input, arrived, biases, stabilisers = jax.vmap(single)(x, settled)
-    return Ledger(seeds, arrived_at_input, arrived, biases, stabilisers, tuple(order))
+    seeds, arrived_at_input, columns = jax.vmap(single)(x, settled)
+    return Ledger(seeds, arrived_at_input, *(columns[column] for column in COLUMNS), tuple(order))

@@ -1,0 +1,1 @@
+"""Single points of evidence, traced back from winner to winner."""

@@ -1,0 +1,1 @@
+"""A traced function as relevance, differences and fixations see it: flat, read, walked backwards."""
