@@ -26,10 +26,22 @@ Rule: TypeAlias = Callable[["Site", list[Any], list[Any], list[Any]], Sequence[A
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """One equation of the function being re-routed, as a rule sees it."""
+    """One equation of the function being re-routed, as a rule sees it.
+
+    Attributes:
+      eqn: the equation.
+      values: its operands where they are known while tracing, their shapes and dtypes elsewhere. (A rule outlives the
+        trace that it was made in: it must hold none of its values.)
+    """
 
     eqn: Any
     values: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, eqn: Any, values: Sequence[Any]) -> Site:
+        """The site of an equation with these operands."""
+        shown = (jax.ShapeDtypeStruct(v.shape, v.dtype) if c.is_tracer(v) else v for v in values)
+        return cls(eqn, tuple(shown))
 
     @property
     def primitive(self) -> Any:
@@ -49,9 +61,9 @@ class Site:
     def constant(self, index: int) -> np.ndarray | None:
         """The value of operand ``index`` if it is known while tracing (a literal, or made of literals)."""
         atom, value = self.eqn.invars[index], self.values[index]
-        if isinstance(atom, c.Literal) or not c.is_tracer(value):
-            return np.asarray(value)
-        return None
+        if isinstance(value, jax.ShapeDtypeStruct):
+            return None
+        return np.asarray(atom.val if isinstance(atom, c.Literal) else value)
 
     def __call__(self, *inputs: Any) -> list[Any]:
         """Evaluate the equation at other inputs; returns the list of outputs."""
@@ -117,7 +129,7 @@ class _TableVisitor:
     def visit(self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values) -> tuple[list, Values] | None:
         if _numerical(eqn):
             return c.bind(eqn, values), {}
-        site = Site(eqn, tuple(values))
+        site = Site.of(eqn, values)
         rule = self.table.rule_for(site)
         if rule is None:
             return None

@@ -8,7 +8,7 @@ from flax import nnx
 from nets import images, tiny
 
 import jaxsal as js
-from jaxsal.propagation.relevance.rules import Epsilon
+from jaxsal.propagation.relevance.rules import AlphaBeta, Epsilon
 
 FAST = ["squeezenet1_1", "resnet18"]
 REST = [n for n in js.models.list() if n != "scenes" and n not in FAST]
@@ -18,7 +18,8 @@ LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenet_v2",
 
 def check(ledger, tolerance=1e-5):
     """seed = input + absorbed, to rounding of the largest relevance on the way."""
-    columns = [*ledger.arrived.values(), *ledger.bias.values(), *ledger.stabiliser.values(), ledger.seed]
+    parts = (ledger.arrived, ledger.bias, ledger.stabiliser, ledger.one_sided)
+    columns = [*(v for part in parts for v in part.values()), ledger.seed]
     largest = np.max([np.abs(c) for c in columns], 0)
     assert (np.abs(ledger.gap) < tolerance * largest).all()
     return largest
@@ -123,3 +124,56 @@ def test_in_branches_and_loops():
     ledger = js.relevance_ledger(f, jnp.abs(images(2, 4)), 1, composite="epsilon")
     check(ledger)
     assert {"step", "yes"} <= set(ledger.arrived)
+
+
+BIASES = {
+    "residual": lambda y, b: jax.nn.relu(y + 2 * jnp.roll(y, 1, 1) + b),
+    "reshape": lambda y, b: jax.nn.relu(y.reshape(y.shape[0], -1) + jnp.tile(b, 16)).reshape(y.shape),
+    "batch normalisation of a sum": lambda y, b: jax.nn.relu((y + jnp.flip(y, 1) - b) / 2.0 * b + b),
+    "recurrent": lambda y, b: jax.lax.scan(lambda h, v: (jax.nn.relu(h[..., ::-1] + v + b),) * 2, y[:, 0], y)[1],
+    "pool": lambda y, b: jax.nn.relu(y - y.mean((1, 2), keepdims=True) + b),
+    "number": lambda y, b: jax.nn.relu(y + jnp.roll(y, 1, 2) + 0.3),
+}
+
+
+@pytest.mark.parametrize("name", BIASES)
+def test_a_bias_absorbs_where_it_is_added(name):
+    """LRP-0 is x ⊙ ∇S, and the ledger has all that the constants make of the logit: S − x · ∇S."""
+    w, d, b = (jax.random.normal(jax.random.key(k), shape) for k, shape in ((1, (3, 4)), (2, (4, 3)), (3, (4,))))
+    x = jax.random.normal(jax.random.key(0), (4, 4, 4, 3))
+
+    def f(x):
+        return BIASES[name](x @ w, b).mean((1, 2)) @ d
+
+    want = js.input_x_gradient(f, x, 1)
+    got = js.lrp(f, x, 1, composite="zero", seed="logit")
+    np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+    ledger = js.relevance_ledger(f, x, 1, composite="zero", seed="logit")
+    check(ledger)
+    if name != "recurrent":  # there an image is a step of all
+        np.testing.assert_allclose(sum(ledger.bias.values()), f(x)[:, 1] - want.sum((1, 2, 3)), atol=1e-3)
+    ignored = js.lrp(f, x, 1, composite="epsilon", seed="logit", bias="ignore").sum()
+    np.testing.assert_allclose(ignored, f(x)[:, 1].sum(), rtol=1e-3)
+
+
+def test_constants_of_an_activation_are_no_biases():
+    w, d = jax.random.normal(jax.random.key(1), (3, 4)), jax.random.normal(jax.random.key(2), (4, 3))
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    for act in (jax.nn.hard_sigmoid, jax.nn.hard_swish, lambda y: jnp.clip(y + 3, 0, 6) / 6, jax.nn.squareplus):
+        ledger = js.relevance_ledger(lambda x, act=act: act(x @ w).mean((1, 2)) @ d, x, 1, composite="epsilon")
+        assert not any(np.any(v) for v in ledger.bias.values())
+        check(ledger)
+
+
+def test_three_positive_layers():
+    """By α2β1 they end with 8 R, as the rule says; the ledger has it in a column of its own."""
+    x, *w = (
+        jnp.abs(jax.random.normal(jax.random.key(k), s)) for k, s in enumerate([(1, 2, 2, 3), (12, 6), (6, 5), (5, 4)])
+    )
+    f = lambda x: x.reshape(1, -1) @ w[0] @ w[1] @ w[2]  # noqa: E731
+    ledger = js.relevance_ledger(f, x, 1, composite=js.RelevanceTable().with_rule(AlphaBeta()))
+    np.testing.assert_allclose(ledger.input, 8, rtol=1e-4)
+    np.testing.assert_allclose(sum(ledger.one_sided.values()), -7, rtol=1e-4)
+    check(ledger)
+    shared = js.RelevanceTable().with_rule(AlphaBeta(absent="shared"))
+    np.testing.assert_allclose(js.lrp(f, x, 1, composite=shared).sum(), 1, rtol=1e-4)

@@ -298,3 +298,85 @@ def test_gamma_goes_to_z_plus():
     far = js.lrp(f, x, 1, composite=js.RelevanceTable().with_rule(Gamma(1e5)))
     plus = js.lrp(f, x, 1, composite=js.RelevanceTable().with_rule(ZPlus()))
     np.testing.assert_allclose(far, plus, atol=1e-3 * np.abs(plus).max())
+
+
+# Bounds of the first layer's input, behind whatever preprocessing.
+
+
+def standardised(x):
+    centred = x - x.mean((1, 2, 3), keepdims=True)
+    return centred * jax.lax.rsqrt((centred**2).mean((1, 2, 3), keepdims=True) + 1e-2)
+
+
+PREPROCESSING = {
+    "standardisation": standardised,
+    "difference of channels": lambda x: x - jnp.roll(x, 1, -1),
+    "difference and product": lambda x: (x[..., :1] - x[..., 1:]) * x[..., ::2],
+    "blur": lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME") / 9 - 0.5,
+    "folded": lambda x: jnp.abs(x - 0.5) + jnp.maximum(0.2 - x, x**2),
+    "logarithm": lambda x: -jnp.log(x + 0.1),
+}
+
+
+@pytest.mark.parametrize("name", PREPROCESSING)
+def test_bounds_of_preprocessing(name):
+    """What z^B takes for the bounds holds for every image, and they are not those of the corners alone."""
+    from jaxsal.propagation.program.bounds import Interval, bounds
+    from jaxsal.propagation.program.trace import evaluate, trace
+
+    prepare = PREPROCESSING[name]
+    x = jax.random.uniform(jax.random.key(0), (1, 4, 4, 3))
+    program, _ = trace(prepare, x, depends=(True,))
+    env = evaluate(program, [x])
+    given = {program.arguments[0]: Interval(jnp.zeros_like(x), jnp.ones_like(x), 0.0)}
+    found = bounds(program, env, given, program.outputs[0])
+    assert np.isfinite(found.low).all() and np.isfinite(found.high).all()
+    points = jax.random.uniform(jax.random.key(1), (500, 4, 4, 3))
+    points = jnp.concatenate([points, (points > 0.5).astype(points.dtype)])
+    values = prepare(points)
+    assert (values >= found.low - 1e-5).all() and (values <= found.high + 1e-5).all()
+
+    channels = values.shape[-1]
+    f = lambda x: jax.nn.relu(conv(prepare(x), draw(1, 3, 3, channels, 4))).mean((1, 2)) @ draw(2, 4, 3)  # noqa: E731
+    ledger = js.relevance_ledger(f, x, 1, composite="epsilon_gamma_box")
+    assert np.isfinite(ledger.input).all() and np.abs(ledger.gap).max() < 1e-4
+    got = js.lrp(f, x, 1, composite="epsilon_gamma_box")
+    assert np.isfinite(got).all() and np.abs(got).max() > 0
+
+
+def test_no_bounds_is_an_error():
+    unbounded = lambda x: row(x / (x - 0.5)) @ draw(1, 48, 3)  # noqa: E731
+    with pytest.raises(TypeError, match=r"no bounds.*'div'.*test_networks.py"):
+        js.deep_taylor(unbounded, draw(2, 1, 4, 4, 3), 1, low=0.0, high=1.0)
+    assert np.isfinite(js.deep_taylor(unbounded, draw(2, 1, 4, 4, 3), 1)).all()  # w² needs none
+
+
+# Narrow floats.
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_narrow_floats(dtype):
+    """Nothing but the network's own rounding: no NaN of a zero image, and near the float32 answer."""
+    f = lambda x, t=dtype: (  # noqa: E731
+        jax.nn.relu(conv(x.astype(t), draw(1, 3, 3, 3, 4).astype(t)) + jnp.ones(4, t) / 8).mean((1, 2))
+        @ draw(2, 4, 3).astype(t)
+    )
+    x = draw(3, 2, 6, 6, 3)
+    for composite in composites.COMPOSITES:
+        got = js.lrp(f, x.astype(dtype), 1, composite=composite)
+        assert got.dtype == dtype
+        want = np.asarray(js.lrp(lambda x: f(x, jnp.float32), x, 1, composite=composite))
+        assert np.abs(np.asarray(got, np.float32) - want).max() < 0.02 * np.abs(want).max(), composite
+        assert np.isfinite(js.lrp(f, jnp.zeros_like(x, dtype), 1, composite=composite)).all()
+
+
+def test_integers_are_named():
+    kernel = jnp.ones((3, 4), jnp.int8)
+
+    def f(y):
+        q = jnp.round(y.mean((1, 2)) * 127).astype(jnp.int8)
+        return jax.lax.dot(q, kernel, preferred_element_type=jnp.int32).astype(jnp.float32)
+
+    for method in (js.lrp, js.deep_taylor, js.excitation_backprop, js.deeplift):
+        with pytest.raises(TypeError, match=r"test_networks.py.*quantised"):
+            method(f, images(), 1)

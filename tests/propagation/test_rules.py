@@ -150,13 +150,36 @@ def gamma_without_bias(row, x, z):
     return t / stable(t.sum(), 0.01)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_pool_written_as_a_matrix(seed):
-    """Adaptive average pooling as a product with a constant matrix shares in proportion, whatever rule layers have."""
+@pytest.mark.parametrize("inside", [True, False], ids=["made inside", "a parameter"])
+def test_a_kernel_is_a_kernel(inside):
+    """A product with an averaging matrix is a layer, whether the function makes the matrix or is given it."""
     matrix = np.kron(np.eye(2), np.full((1, 3), 1 / 3)).astype(np.float32)
-    f = lambda x: jnp.einsum("nhc,oh->noc", x, matrix)  # noqa: E731
-    x, seeds = draw(seed, 1, 6, 2), draw(seed + 9, 4)
-    (got,) = shares(f, x, seeds, [RelevanceTable().with_rule(Flat())], "absorb")
-    blocks = np.asarray(x, float).reshape(2, 3, 2)
-    want = blocks / 3 * (np.asarray(seeds).reshape(2, 1, 2) / stable(blocks.mean(1, keepdims=True), 1e-6))
-    np.testing.assert_allclose(got.reshape(2, 3, 2), want, rtol=1e-4, atol=1e-5)
+    flat, x, seeds = RelevanceTable().with_rule(Flat()), draw(1, 1, 6, 2), draw(9, 4)
+
+    def f(x, matrix):
+        return jnp.einsum("nhc,oh->noc", x, matrix).reshape(1, -1)
+
+    def of(matrix):
+        own = (lambda x: f(x, jnp.kron(jnp.eye(2), jnp.full((1, 3), 1 / 3)))) if inside else lambda x: f(x, matrix)
+        return relevance(own, x, lambda logits: logits @ seeds, flat, "one_hot", "absorb")[0]
+
+    got = np.asarray(jax.jit(of)(matrix)).reshape(2, 3, 2)
+    # Zeros of the matrix are kernel too: every place gets its part of every unit.
+    want = np.broadcast_to(np.asarray(seeds).reshape(2, 2).sum(0) / 6, (2, 3, 2))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_one_sign_absent():
+    """Units of positive terms alone: α R by "lost", and R by "shared"; of negative ones −β R, and R."""
+    x, w = jnp.abs(draw(1, 1, 5)), jnp.abs(draw(2, 5, 3)) * jnp.asarray([1.0, -1.0, 1.0])
+    w = w.at[0, 2].set(-1.0)  # the third has both
+    for rule, factors in ((AlphaBeta(2.0, 1.0, 0.0), (2, -1, 1)), (AlphaBeta(2.0, 1.0, 0.0, "shared"), (1, 1, 1))):
+        table = RelevanceTable().with_rule(rule)
+        for unit, factor in enumerate(factors):
+            target = lambda logits, unit=unit: logits[:, unit]  # noqa: E731
+            share, _, account = relevance(lambda x: x @ w, x, target, table, "one_hot", "absorb")
+            np.testing.assert_allclose(share.sum(), factor, rtol=1e-5)
+            np.testing.assert_allclose(account.columns["one_sided"]["output"], 1 - factor, atol=1e-5)
+            np.testing.assert_allclose(account.columns["stabiliser"]["output"], 0, atol=1e-5)
+    with pytest.raises(ValueError, match="absent"):
+        AlphaBeta(absent="given")

@@ -162,26 +162,11 @@ class Elementwise:
 
     # What functions they are.
 
-    def owns(self, node: Node, number: int) -> bool:
-        """Whether an equation, right behind the sum ``number`` of a layer, is a part of an activation."""
-        if node.primitive in _ADDITIONS:
-            return node not in self.biases
-        if str(node.primitive) == "neg":
-            return self._rises(number)
-        factor = self.literal(self._constant(node)) if node.primitive in _SCALINGS else None
-        return factor is not None and factor < 0 and self._rises(number)
-
-    def _rises(self, number: int) -> bool:
-        """Whether everything that is made of a value rises with it."""
-        root = self.root[number]
-        if not self.nodes[root]:
-            return False
-        values = self._values(root, np.sort(_PROBES), _SCALES[0])
-        ends = [values.get(end) for end in self.ends(root)]
-        sign = np.sign(values[number][-1] - values[number][0]) if number in values else 0
-        return bool(ends) and all(
-            end is not None and np.all(sign * np.diff(np.asarray(end, float)) >= 0) for end in ends
-        )
+    def is_scaling(self, node: Node) -> bool:
+        """Whether an equation turns the sign of a value, or scales it by a number that is written into the function."""
+        if node.primitive in _SCALINGS:
+            return len(self._dependent(node)) == 1 and self.literal(self._constant(node)) is not None
+        return str(node.primitive) == "neg"
 
     def ends(self, root: int) -> list[int]:
         """The values of a function that are used by something else."""

@@ -19,6 +19,7 @@ from jaxsal.propagation.program.elementwise import Elementwise
 from jaxsal.propagation.program.trace import Env, Node, Program, wide, wide_params
 
 _AFFINE = c.named("add", "sub", "mul", "div", "neg")
+_SHIFTS = c.named("add", "sub")
 _UNIT_RESHAPES = c.named("reshape", "squeeze")
 _THROUGH = c.named("name", "copy", "convert_element_type")
 _JOINT = c.named("add", "sub", "mul", "div", "neg", "rsqrt", "sqrt", "integer_pow", "convert_element_type", "square")
@@ -154,8 +155,8 @@ def _compact(scale: Any, axes: Axes, rank: int) -> Any:
 def find_layer(program: Program, node: Node, number: int, nonnegative: bool, functions: Elementwise) -> Layer:
     """The layer that starts at ``node``, whose operand ``number`` depends on the input.
 
-    What belongs to an activation, and not to the layer, its ``functions`` tell: constants that it adds, and a sign that
-    it turns back (``−min(−z, 0)`` is the ReLU of z).
+    What belongs to an activation, and not to the layer, its ``functions`` tell: constants that it adds, and last of all
+    signs and numbers that it multiplies by (``−min(−z, 0)`` is the ReLU of z).
     """
     kernel = next((i for i in node.inputs if i != number), None)
     if kernel is None:
@@ -168,12 +169,12 @@ def find_layer(program: Program, node: Node, number: int, nonnegative: bool, fun
     while len(users := program.users[current]) == 1 and users[0] is not None:
         step = users[0]
         after = _axes_after(program, step, current, axes)
-        if after is None or functions.owns(step, current):
+        if after is None or (step.primitive in _SHIFTS and step not in functions.biases):
             break
         tried.append(step)
         seen.append(axes)
         axes, current = after, step.outputs[0]
-        if step.primitive in _AFFINE:
+        if step.primitive in _AFFINE and not functions.is_scaling(step):
             steps = list(tried)
     output = steps[-1].outputs[0] if steps else node.outputs[0]
     return Layer(program, node, tuple(steps), tuple(seen[: len(steps)]), number, kernel, output, nonnegative)

@@ -135,9 +135,10 @@ def _advice(op: Operation) -> str:
 
 def _by_primitive(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any]:
     node, env = op.node, context.env
-    site = Site(node.eqn, tuple(env[i] for i in node.inputs))
+    values = [env[i] for i in node.inputs]
+    site = Site.of(node.eqn, values)
     narrow = [r.astype(env[o].dtype) for r, o in zip(relevance, node.outputs)]
-    given = context.table.rule_for(op)(site, list(site.values), [env[o] for o in node.outputs], narrow)
+    given = context.table.rule_for(op)(site, values, [env[o] for o in node.outputs], narrow)
     return _by_number(op, [None if g is None else wide(g) for g in given], context)
 
 
