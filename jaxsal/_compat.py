@@ -5,11 +5,13 @@ Written for jax 0.10; names that moved in a later release are resolved here and 
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core as _core
 from jax.extend import source_info_util
 from jax.extend.core import primitives
@@ -142,3 +144,31 @@ def shape(var: Any) -> tuple[int, ...]:
 def dtype(var: Any) -> Any:
     """The dtype of a variable of a jaxpr."""
     return var.aval.dtype
+
+
+def shards(x: Any) -> int:
+    """Over how many devices the first axis of an array is spread, as its type says (a mesh of explicit axes)."""
+    sharding = _explicit(getattr(jax.typeof(x), "sharding", None))
+    names = sharding.spec[0] if sharding is not None else None
+    if names is None:
+        return 1
+    return math.prod(sharding.mesh.shape[name] for name in (names if isinstance(names, tuple) else (names,)))
+
+
+def with_shape(x: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """The type of an array, with another shape of the same rank; how it is spread over devices stays."""
+    kind = jax.typeof(x)
+    more = {"manual_axis_type": kind.manual_axis_type} if hasattr(kind, "manual_axis_type") else {}
+    return jax.ShapeDtypeStruct(shape, x.dtype, sharding=getattr(kind, "sharding", None), **more)
+
+
+def zeros_as(kind: Any) -> Any:
+    """Zeros of a shape, dtype and, where the type says so, spread over devices as ``jax.eval_shape`` has it."""
+    zeros = jnp.zeros(kind.shape, kind.dtype, out_sharding=_explicit(kind.sharding))
+    varying = getattr(getattr(kind, "manual_axis_type", None), "varying", None)
+    return jax.lax.pcast(zeros, tuple(varying), to="varying") if varying else zeros
+
+
+def _explicit(sharding: Any) -> Any:
+    """A sharding if it says anything: some axis of it is spread."""
+    return sharding if any(name is not None for name in getattr(sharding, "spec", ())) else None

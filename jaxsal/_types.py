@@ -24,7 +24,9 @@ Masks: TypeAlias = Float[Array, "n *mask"]
 Labels: TypeAlias = Int[Array, " n"]
 Key: TypeAlias = Shaped[jax.Array, "..."]
 ScoreFunction: TypeAlias = Callable[[Any], Any]
-TargetLike: TypeAlias = int | np.integer | Int[Array, ""] | Int[Array, " n"] | ScoreFunction | None
+TargetLike: TypeAlias = (
+    int | np.integer | Int[Array, "*n"] | str | list | tuple | Shaped[Array, "*n k"] | ScoreFunction | None
+)
 
 
 @runtime_checkable

@@ -74,24 +74,26 @@ def smooth(
         # All images share their noise, so that an image's answer does not depend on the batch it is in.
         keys = jax.random.split(key, num_samples)
 
-        def attribute(image: Any, sample: Any) -> Any:
+        def attribute(own: Any, sample: Any) -> Any:
+            clean, width, part = own
             noise = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:]))(keys[sample]).astype(x.dtype)
-            noisy = x[image] + spread[image, None, None, None] * noise
-            return method_to_smooth(f, noisy, score.take(image), **options)
+            return method_to_smooth(f, clean + width[:, None, None, None] * noise, part, **options)
+
+        own = (x, spread, score)
 
         if kind == "variance":
             # Deviations from the clean attribution: their mean square minus squared mean does not cancel badly.
             clean = method_to_smooth(f, x, score, **options)
 
-            def moments(image: Any, sample: Any) -> Any:
-                deviation = attribute(image, sample) - clean[image]
+            def moments(both: Any, sample: Any) -> Any:
+                deviation = attribute(both[0], sample) - both[1]
                 return deviation, deviation**2
 
-            first, second = _chunks.accumulate(moments, x.shape[0], num_samples, batch_size)
+            first, second = _chunks.accumulate(moments, (own, clean), num_samples, batch_size)
             out = (second - first**2 / num_samples) / (num_samples - 1)
         else:
             power = 2 if kind == "square" else 1
-            total = _chunks.accumulate(lambda i, s: attribute(i, s) ** power, x.shape[0], num_samples, batch_size)
+            total = _chunks.accumulate(lambda own, s: attribute(own, s) ** power, own, num_samples, batch_size)
             out = total / num_samples
         return out.astype(x.dtype)
 

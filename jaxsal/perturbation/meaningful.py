@@ -84,8 +84,8 @@ def meaningful_perturbation(
     keys = jax.random.split(jax.random.key(0) if key is None else key, num_steps)
     optimizer = optax.adam(learning_rate)
 
-    def optimise(image: Any, _: Any) -> Any:
-        some, part = features.take(image), explained.take(image)
+    def optimise(own: Any, _: Any) -> Any:
+        some, part = own
 
         def loss(mask: Any, key: Any) -> Any:
             shift = jax.random.randint(key, (2,), -jitter, jitter + 1)
@@ -99,11 +99,11 @@ def meaningful_perturbation(
             updates, moments = optimizer.update(jax.grad(loss)(mask, key), moments)
             return (jnp.clip(optax.apply_updates(mask, updates), 0, 1), moments), None
 
-        start = jnp.full((len(image), *some.mask_shape), 0.5)
+        start = jnp.full_like(some.weights, 0.5)
         (mask, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), keys)
         return some.heatmap(jnp.where(some.valid, mask, 0))
 
-    return _chunks.collect(optimise, x.shape[0], 1, batch_size)[:, 0].astype(x.dtype)
+    return _chunks.collect(optimise, (features, explained), 1, batch_size)[:, 0].astype(x.dtype)
 
 
 def _blurred(x: Any, background: Any) -> FeatureBasis:
