@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsal import _compat
 
@@ -64,7 +65,7 @@ def collect(
 
     if first is None or plan.images is None:
         return _by_pieces(samples_of, own, plan.images)
-    order = jnp.argsort(~first, stable=True)
+    order = _in_pieces(jnp.argsort(~first, stable=True), plan.images)
     out = _by_pieces(samples_of, jax.tree.map(lambda v: v[order], own), plan.images)
     back = jnp.argsort(order)
     return jax.tree.map(lambda v: v[back], out)
@@ -116,7 +117,7 @@ def _evaluate(fn: Any, own: Any, samples: Any, joined: bool) -> Any:
     if not joined:
         return jax.vmap(lambda s: fn(own, jnp.broadcast_to(s, (n,))), out_axes=1)(samples)
 
-    # Images first: a sharded axis can be split and merged with what comes after it, not with what comes before.
+    # Images first: an axis that is spread over devices stays so when it is merged with what comes after it.
     def spread(v: Any) -> Any:
         return jnp.broadcast_to(v[:, None], (n, r, *v.shape[1:])).reshape(n * r, *v.shape[1:]) if r > 1 else v
 
@@ -131,12 +132,21 @@ def _by_pieces(fn: Any, own: Any, size: int | None) -> Any:
         return fn(own)
     pieces = -(-n // size)
 
+    # Piece p has the images p, p + pieces, ...: of images that are spread over devices, some from each.
     def cut(v: Any) -> Any:
-        fill = jnp.broadcast_to(v[-1:], (pieces * size - n, *v.shape[1:]))
-        return jnp.concatenate([v, fill]).reshape(pieces, size, *v.shape[1:])
+        if fill := pieces * size - n:
+            v = jnp.concatenate([v, jnp.broadcast_to(v[-1:], (fill, *v.shape[1:]))])
+        return jnp.moveaxis(v.reshape(size, pieces, *v.shape[1:]), 1, 0)
 
     out = jax.lax.map(jax.checkpoint(fn), jax.tree.map(cut, own))
-    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:])[:n], out)
+    return jax.tree.map(lambda v: jnp.moveaxis(v, 0, 1).reshape(-1, *v.shape[2:])[:n], out)
+
+
+def _in_pieces(order: Any, size: int) -> Any:
+    """An order of images such that ``_by_pieces`` has the first ones in its first pieces (if it fills none up)."""
+    n, pieces = len(order), -(-len(order) // size)
+    place = np.arange(pieces * size).reshape(pieces, size).T.ravel()
+    return order[place[place < n]]
 
 
 def _rows(own: Any) -> Any:
@@ -161,7 +171,7 @@ def _plan(fn: Any, own: Any, num_samples: int, batch_size: int | None, few_image
         return _Plan(None, num_samples, joined)
     if not isinstance(n, int):  # a free batch size: images are one batch, of whatever size, and samples follow
         return _Plan(None, 1, joined)
-    if not joined or _compat.shards(jax.tree.leaves(own)[0]) > 1:
+    if not joined:
         return _Plan(None, _even(num_samples, max(1, min(batch_size // n, num_samples))), joined)
     if few_images:
         samples = _even(num_samples, min(batch_size, num_samples))
@@ -175,8 +185,8 @@ def _plan(fn: Any, own: Any, num_samples: int, batch_size: int | None, few_image
 def _any_rows(fn: Any, own: Any) -> bool:
     """Whether ``fn`` works for another number of rows than there are images, by its shapes alone."""
     rows = _rows(own)
-    more = rows + _compat.shards(jax.tree.leaves(own)[0])
-    wide = jax.tree.map(lambda v: _compat.with_shape(v, (more, *v.shape[1:])), own)
+    more = rows + 1
+    wide = jax.tree.map(lambda v: _compat.like(v, (more, *v.shape[1:])), own)
     try:
         out = jax.eval_shape(fn, wide, jax.ShapeDtypeStruct((more,), jnp.int32))
     except Exception:  # whatever the classifier's library says to a shape; at the true one it will say it again

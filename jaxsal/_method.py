@@ -38,9 +38,9 @@ def partition(tree: Any) -> tuple[list[Any], tuple[Any, ...]]:
 
 
 def _hash(treedef: Any) -> int | None:
-    """Tells structures of two dataclasses with equal fields apart: unlike their hashes, they compare as equal (jax 0.10).
+    """Tells structures of two dataclasses with equal fields apart, which compare as equal (jax 0.10).
 
-    Else a program compiled for the one would be run for the other.
+    Else a program compiled for the one would be run for the other. Their hashes differ.
     """
     try:
         return hash(treedef)
@@ -67,8 +67,26 @@ _ARRAY = _Array()
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _run(fn: Callable, arrays: list[Any], static: tuple[Any, ...]) -> Any:
-    args, kwargs = combine(arrays, static)
-    return fn(*args, **kwargs)
+    def run(*arrays: Any) -> Any:
+        args, kwargs = combine(list(arrays), static)
+        return fn(*args, **kwargs)
+
+    mesh = _compat.explicit_mesh(arrays)
+    return run(*arrays) if mesh is None else _on_explicit_axes(run, arrays, mesh, static)
+
+
+def _on_explicit_axes(run: Callable, arrays: list[Any], mesh: Any, static: tuple[Any, ...]) -> Any:
+    """On a mesh of explicit axes the compiler is left to spread what is inside; rows of the answer are as the images.
+
+    Types would have to say it of each operation, of those of the classifier's derivative too.
+    """
+    x = combine(arrays, static)[0][1]
+    rows = jax.typeof(x).sharding.spec[0]
+
+    def spec_of(out: Any) -> Any:
+        return jax.P(rows) if out.shape[:1] == x.shape[:1] else jax.P()
+
+    return _compat.without_explicit_axes(run, mesh, arrays, spec_of)
 
 
 def compiled(fn: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -109,7 +127,7 @@ def num_classes(f: Any, x: Any) -> int:
     """
     arrays, static = partition(f)
     # JAX's own cache of traces remembers the answer: it is bounded, and jax.clear_caches() empties it.
-    out = _logits.eval_shape(*jax.tree.map(lambda v: _compat.with_shape(v, v.shape), (arrays, x)), _hashable(static))
+    out = _logits.eval_shape(*jax.tree.map(_compat.like, (arrays, x)), _hashable(static))
     leaves = jax.tree.leaves(out)
     if len(leaves) != 1 or len(leaves[0].shape) != 2 or leaves[0].shape[0] != x.shape[0]:
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)
@@ -153,6 +171,10 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True)
 
     @functools.wraps(fn)
     def public(f: Any, x: Any, target: Any = None, **options: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return checked(f, x, target, options)
+
+    def checked(f: Any, x: Any, target: Any, options: dict[str, Any]) -> Any:
         unknown = [name for name in options if name not in signature.parameters]
         if unknown:
             names = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]

@@ -70,7 +70,7 @@ def noise(key: Key, x: Images, low: float = 0.0, high: float = 1.0) -> Images:
     x = _checks.images(x)
     if not low < high:
         raise ValueError(message("range of the noise", f"low {low}, high {high}", "low < high"))
-    drawn = jax.random.uniform(key, x.shape[1:], minval=low, maxval=high)
+    drawn = jax.random.uniform(key, x.shape[1:], jnp.float32, minval=low, maxval=high)
     return jnp.broadcast_to(drawn.astype(x.dtype), x.shape)
 
 

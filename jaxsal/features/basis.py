@@ -62,7 +62,7 @@ class FeatureBasis(abc.ABC):
     @property
     def weights(self) -> Float[Array, "n *mask"]:
         """What part of the image each feature is: not negative, summing to 1 for each image, 0 where not valid."""
-        return jnp.full((self.num_images, *self.mask_shape), 1 / self.num_features)
+        return jnp.full((self.num_images, *self.mask_shape), 1 / self.num_features, jnp.float32)
 
     @abc.abstractmethod
     def __call__(self, mask: Masks) -> Images:

@@ -56,7 +56,7 @@ class BlurPyramid(FeatureBasis):
             raise ValueError(message("num_levels", num_levels, "at least 2: the image and a blurred one"))
         if _checks.readable(max_sigma) and not 0 < float(np.asarray(max_sigma)) < float("inf"):
             raise ValueError(message("max_sigma", max_sigma, "more than 0 pixels, finite"))
-        sigmas = max_sigma * jnp.arange(1, num_levels) / (num_levels - 1)
+        sigmas = max_sigma * jnp.arange(1, num_levels, dtype=jnp.float32) / (num_levels - 1)
         levels = jnp.stack([x, *(gaussian_blur(x, sigma) for sigma in sigmas)], 1)
         fill(self, levels=levels, shape=mask_resolution(shape))
 

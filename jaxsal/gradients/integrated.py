@@ -173,9 +173,9 @@ def expected_gradients(
         raise ValueError(message("baselines", f"shape {baselines.shape}", f"[m, {', '.join(map(str, x.shape[1:]))}]"))
     score = settle(f, x, target)
     which_key, alpha_key = jax.random.split(key)
-    which = jax.random.randint(which_key, (num_samples,), 0, baselines.shape[0])
-    alpha = (jnp.arange(num_samples) + jax.random.uniform(alpha_key, (num_samples,))) / num_samples
-    baselines = jnp.asarray(baselines, x.dtype)
+    which = jax.random.randint(which_key, (num_samples,), 0, baselines.shape[0], jnp.int32)
+    alpha = jnp.arange(num_samples, dtype=jnp.float32) + jax.random.uniform(alpha_key, (num_samples,), jnp.float32)
+    alpha, baselines = alpha / num_samples, jnp.asarray(baselines, x.dtype)
 
     def sample(own: Any, s: Any) -> Any:
         (end, part), start = own, baselines[which[s]]

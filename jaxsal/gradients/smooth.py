@@ -76,7 +76,7 @@ def smooth(
 
         def attribute(own: Any, sample: Any) -> Any:
             clean, width, part = own
-            noise = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:]))(keys[sample]).astype(x.dtype)
+            noise = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], jnp.float32))(keys[sample]).astype(x.dtype)
             return method_to_smooth(f, clean + width[:, None, None, None] * noise, part, **options)
 
         own = (x, spread, score)

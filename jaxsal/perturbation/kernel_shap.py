@@ -72,7 +72,7 @@ def kernel_shap(
         raise ValueError(message("num_samples", num_samples, expected))
     logits = f(x)
     score = resolve(target).at(logits)
-    empty = score(f(features(jnp.ones((x.shape[0], *features.mask_shape))))).astype(jnp.float32)
+    empty = score(f(features(jnp.ones((x.shape[0], *features.mask_shape), jnp.float32)))).astype(jnp.float32)
     gain = score(logits).astype(jnp.float32) - empty
     valid = flat(features.valid)
     number = valid.sum(-1)
@@ -96,7 +96,7 @@ def kernel_shap(
         values, error = least_squares(
             design, scores, count, penalty, number, batch_size, with_error, total, 1 if every else 2
         )
-        return values, jnp.zeros(values.shape) if every else error
+        return values, jnp.zeros_like(values) if every else error
 
     if every:
         num_samples, tolerance = max(2**size - 2, 1), None
@@ -127,7 +127,7 @@ def _drawn(size: int, key: Any) -> Any:
     The size has probability ∝ (F − 1)/(k (F − k)), and all coalitions of a size are as likely. An image with one
     feature has none.
     """
-    k = jnp.arange(1, size)
+    k = jnp.arange(1, size, dtype=jnp.float32)
 
     def coalitions(valid: Any, sample: Any) -> tuple[Any, Any]:
         valid = jnp.broadcast_to(valid, (*sample.shape, size))
@@ -137,9 +137,9 @@ def _drawn(size: int, key: Any) -> Any:
             chance = jnp.where(k < players, 1 / (k * jnp.maximum(players - k, 1)), 0)
             cumulative = jnp.cumsum(chance) / jnp.maximum(chance.sum(), 1e-30)
             size_key, order_key = jax.random.split(key)
-            number = 1 + (jax.random.uniform(size_key) >= cumulative[:-1]).sum()
+            number = 1 + (jax.random.uniform(size_key, (), jnp.float32) >= cumulative[:-1]).sum()
             number = jnp.minimum(number, players - 1)
-            order = jnp.where(valid, jax.random.uniform(order_key, (size,)), 2.0)
+            order = jnp.where(valid, jax.random.uniform(order_key, (size,), jnp.float32), 2.0)
             return jnp.argsort(jnp.argsort(order)) < number
 
         first = jax.vmap(draw)(random_keys(key, sample // 2), valid)

@@ -79,14 +79,18 @@ def lime(
     number = valid.sum(-1, keepdims=True)
 
     def there(sample: Any) -> Any:
-        draw = jax.vmap(lambda k: jax.random.uniform(k, (features.num_features,)))(random_keys(key, sample))
+        draw = jax.vmap(lambda k: jax.random.uniform(k, (features.num_features,), jnp.float32))(
+            random_keys(key, sample)
+        )
         return (draw < 0.5).astype(jnp.float32)
 
     def design(sample: Any) -> tuple[Any, Any]:
         z = there(sample)
         distance = 1 - jnp.sqrt((z[None] * valid[:, None]).sum(-1) / number)
         # Centred, so that the intercept hardly depends on the coefficients.
-        rows = jnp.concatenate([(z[None] - 0.5) * valid[:, None], jnp.ones((len(valid), len(z), 1))], -1)
+        rows = jnp.concatenate(
+            [(z[None] - 0.5) * valid[:, None], jnp.ones((valid.shape[0], len(z), 1), jnp.float32)], -1
+        )
         return jnp.exp(-((distance / kernel_width) ** 2)), rows
 
     def scores_of(samples: Any) -> Any:
@@ -95,7 +99,9 @@ def lime(
 
     def fit(scores: Any, count: Any) -> tuple[Any, Any]:
         # Columns of features that are not there are empty: any positive penalty makes their coefficients 0.
-        penalty = jnp.concatenate([jnp.where(valid, ridge, 1.0), jnp.zeros((len(valid), 1))], -1)
+        penalty = jnp.concatenate(
+            [jnp.where(valid, jnp.float32(ridge), 1), jnp.zeros((valid.shape[0], 1), jnp.float32)], -1
+        )
         with_error = return_error or tolerance is not None
         beta, error = least_squares(design, scores, count, penalty, number[:, 0] + 1, batch_size, with_error)
         return beta[:, :-1], error[:, :-1]

@@ -88,7 +88,7 @@ def meaningful_perturbation(
         some, part = own
 
         def loss(mask: Any, key: Any) -> Any:
-            shift = jax.random.randint(key, (2,), -jitter, jitter + 1)
+            shift = jax.random.randint(key, (2,), -jitter, jitter + 1, jnp.int32)
             total = part(f(_shifted(some, mask, shift))).astype(jnp.float32) + mass * some.mass(mask)
             if some.spatial:
                 total = total + variation * _variation(mask, power)
@@ -121,15 +121,16 @@ def _shifted(basis: FeatureBasis, mask: Any, shift: Any) -> Any:
         mask = jnp.einsum("ij,njk,lk->nil", rows, mask, columns, precision="highest")
     images = basis(mask)
     for axis in (1, 2):
-        index = jnp.clip(jnp.arange(images.shape[axis]) - shift[axis - 1], 0, images.shape[axis] - 1)
+        index = jnp.clip(jnp.arange(images.shape[axis], dtype=jnp.int32) - shift[axis - 1], 0, images.shape[axis] - 1)
         images = jnp.take(images, index, axis)
     return images
 
 
 def _moved(side: int, by: Any) -> jax.Array:
     """The matrix that moves a signal by so many cells, with linear interpolation, its ends held constant."""
-    where = jnp.clip(jnp.arange(side) - by, 0, side - 1)
-    return jnp.maximum(1 - jnp.abs(where[:, None] - jnp.arange(side)), 0)
+    cells = jnp.arange(side, dtype=jnp.float32)
+    where = jnp.clip(cells - by, 0, side - 1).astype(jnp.float32)
+    return jnp.maximum(1 - jnp.abs(where[:, None] - cells), 0)
 
 
 def _variation(mask: Any, power: float) -> Any:

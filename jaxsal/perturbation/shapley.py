@@ -67,12 +67,12 @@ def shapley(
     logits = f(x)
     score = resolve(target).at(logits)
     whole = score(logits).astype(jnp.float32)
-    empty = score(f(features(jnp.ones((x.shape[0], *features.mask_shape))))).astype(jnp.float32)
+    empty = score(f(features(jnp.ones((x.shape[0], *features.mask_shape), jnp.float32)))).astype(jnp.float32)
     valid = flat(features.valid)
 
     def places(valid: Any, order: Any) -> Any:
         """Each feature's place in the orders, ``int[b features]``; those that are not there come last."""
-        draw = jax.vmap(lambda k: jax.random.uniform(k, (size,)))(random_keys(key, order // 2))
+        draw = jax.vmap(lambda k: jax.random.uniform(k, (size,), jnp.float32))(random_keys(key, order // 2))
         draw = jnp.where((order % 2 == 1)[:, None], 1 - draw, draw)
         valid = jnp.broadcast_to(valid, draw.shape)
         return jnp.argsort(jnp.argsort(jnp.where(valid, draw, 2.0), -1), -1)
@@ -84,7 +84,7 @@ def shapley(
             return late.astype(jnp.float32).reshape(-1, *features.mask_shape)
 
         if size == 1:
-            return jnp.zeros((x.shape[0], len(orders), 0))
+            return jnp.zeros((x.shape[0], len(orders), 0), jnp.float32)
         samples = (orders[:, None] * (size - 1) + jnp.arange(size - 1)).ravel()
         scores = evaluate(f, score, features, ablated, samples, batch_size, valid)
         return scores.reshape(x.shape[0], len(orders), size - 1)
