@@ -90,9 +90,9 @@ def window_size(what: str, size: int | tuple[int, int], limit: tuple[int, ...]) 
       TypeError: not integers.
       ValueError: not positive, or larger than the limit.
     """
-    pair = size if isinstance(size, tuple) else (size, size)
+    pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
     for value in pair:
         _checks.positive(what, value)
     if len(pair) != 2 or pair[0] > limit[0] or pair[1] > limit[1]:
         raise ValueError(message(what, size, f"one or two numbers of pixels, at most {tuple(limit)}"))
-    return pair
+    return int(pair[0]), int(pair[1])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxsal import _chunks
 from jaxsal._checks import choice, message, positive

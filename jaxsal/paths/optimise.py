@@ -160,6 +160,7 @@ def ablation_path(
     )  # fmt: skip
     path = affine((x.shape[0], *basis.mask_shape), num_masks)
     paths = jnp.broadcast_to(path[:, None], (x.shape[0], num_paths(score), *path.shape[1:]))
+    paths = paths + jnp.zeros_like(x, paths.dtype, shape=paths.shape)  # spread over devices like the images
     state = _ascent.LOOPS[loop](problem, _ascent.start(problem, paths))
     return finished(f, basis, state.answer, chosen, score, batch_size, state.status, state.iterations)
 
