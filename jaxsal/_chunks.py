@@ -188,7 +188,21 @@ def _any_rows(fn: Any, own: Any) -> bool:
     more = rows + 1
     wide = jax.tree.map(lambda v: _compat.like(v, (more, *v.shape[1:])), own)
     try:
-        out = jax.eval_shape(fn, wide, jax.ShapeDtypeStruct((more,), jnp.int32))
+        closed, out = jax.make_jaxpr(fn, return_shape=True)(wide, jax.ShapeDtypeStruct((more,), jnp.int32))
     except Exception:  # whatever the classifier's library says to a shape; at the true one it will say it again
         return False
-    return all(v.shape[:1] == (more,) for v in jax.tree.leaves(out))
+    if any(v.shape[:1] != (more,) for v in jax.tree.leaves(out)):
+        return False
+    return rows == 1 or not _looks_up(closed.jaxpr, rows, more)
+
+
+def _looks_up(jaxpr: _compat.Jaxpr, rows: Any, more: Any) -> bool:
+    """Whether so many rows are read, with more indices: JAX answers an index beyond the end with the last row."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is _compat.gather_p:
+            table, index = (_compat.shape(v) for v in eqn.invars[:2])
+            if table[:1] == (rows,) and index[:1] == (more,):
+                return True
+        if any(_looks_up(sub, rows, more) for _, sub in _compat.subjaxprs(eqn)):
+            return True
+    return False

@@ -42,6 +42,7 @@ conv_general_dilated_p = primitives.conv_general_dilated_p
 reduce_window_max_p = primitives.reduce_window_max_p
 reduce_window_sum_p = primitives.reduce_window_sum_p
 add_p = primitives.add_p
+gather_p = primitives.gather_p
 sub_p = primitives.sub_p
 mul_p = primitives.mul_p
 div_p = primitives.div_p
