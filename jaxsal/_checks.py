@@ -86,7 +86,7 @@ def finite(x: Any, what: str) -> None:
 
 def positive(what: str, value: Any, kind: Any = int) -> None:
     """Raise unless ``value`` is a positive number of the given kind."""
-    wanted = numbers.Integral if kind is int else numbers.Real  # NumPy's numbers too
+    wanted: Any = numbers.Integral if kind is int else numbers.Real  # NumPy's numbers too
     if isinstance(value, bool) or not isinstance(value, wanted):
         raise TypeError(message(what, repr(value), f"a positive {'integer' if kind is int else 'number'}"))
     if not value > 0:

@@ -14,9 +14,9 @@ import numpy as np
 
 from jaxsal import _files
 from jaxsal._checks import message
-from jaxsal._types import Array, Float, Images
+from jaxsal._types import Array, Float, Images, Integer, Pair
 
-Size = int | tuple[int, int] | None
+Size = Integer | Pair | None
 Source = Any
 """Path, file object, bytes or Pillow image."""
 
@@ -49,7 +49,7 @@ def read(path: Source, size: Size = None, *, background: float = 1.0) -> Images:
     return x if size is None else resize(x, size)
 
 
-def resize(images: Images, size: int | tuple[int, int]) -> Float[Array, "n height width c"]:
+def resize(images: Images, size: Integer | Pair) -> Float[Array, "n height width c"]:
     """Resize images with antialiased bilinear interpolation, the aspect ratio not kept.
 
     Args:

@@ -11,7 +11,7 @@ from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._dct import gaussian_blur
 from jaxsal._resize import resize
-from jaxsal._types import Array, Float, Heatmaps, Images, Masks
+from jaxsal._types import Array, Float, Heatmaps, Images, Masks, Pair
 from jaxsal.features._pytree import fill, register
 from jaxsal.features.basis import FeatureBasis, check_mask
 from jaxsal.features.pixels import mask_resolution
@@ -48,7 +48,7 @@ class BlurPyramid(FeatureBasis):
         x: Images,
         max_sigma: float | int | Float[Array, ""] = 20.0,
         num_levels: int = 8,
-        shape: tuple[int, int] = (64, 64),
+        shape: Pair = (64, 64),
     ) -> None:
         x = _checks.images(x)
         _checks.positive("num_levels", num_levels)

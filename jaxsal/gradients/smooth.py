@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsal import _chunks
 from jaxsal._checks import choice, message, positive
 from jaxsal._method import method, settle
-from jaxsal._types import Array, Classifier, Float, Images, Key, TargetLike
+from jaxsal._types import Array, Classifier, Float, Images, Integer, Key, TargetLike
 
 KINDS = ("mean", "square", "variance")
 
@@ -19,8 +20,8 @@ KINDS = ("mean", "square", "variance")
 def smooth(
     method_to_smooth: Callable[..., Any],
     *,
-    num_samples: int = 32,
-    sigma: float = 0.15,
+    num_samples: Integer = 32,
+    sigma: float | np.floating | Integer = 0.15,
     kind: str = "mean",
     key: Key | None = None,
     batch_size: int | None = 32,
@@ -52,12 +53,13 @@ def smooth(
     """
     choice("kind of smoothing", kind, KINDS)
     positive("num_samples", num_samples)
+    sigma = float(sigma)
     if not sigma >= 0:
         raise ValueError(message("sigma", sigma, "at least 0"))
     if kind == "variance" and num_samples < 2:
         raise ValueError(message("num_samples", num_samples, "at least 2 for a variance"))
 
-    default_key, default_samples, default_batch = key, num_samples, batch_size
+    default_key, default_samples, default_batch = key, int(num_samples), batch_size
 
     def smoothed(
         f: Classifier,
