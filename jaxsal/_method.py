@@ -207,11 +207,17 @@ def _honest(out: Any, f: Any, x: Any, target: Any) -> Any:
     Derivatives of ReLUs, thresholds and extremes would make numbers of it. Where the method evaluates ``f(x)`` itself,
     the compiler sees that it is the same.
     """
-    if not isinstance(out, jax.Array) or not jnp.issubdtype(out.dtype, jnp.floating) or out.shape[0] != x.shape[0]:
-        return out
+    if not isinstance(out, jax.Array | tuple):
+        return out  # such as a path, which says itself how each image fared
     logits = jax.lax.stop_gradient(f(x))
     bad = jnp.isnan(logits).any(-1) | jnp.isnan(target(logits).astype(jnp.float32))
-    return jnp.where(bad.reshape(-1, *[1] * (out.ndim - 1)), jnp.asarray(jnp.nan, out.dtype), out)
+
+    def marked(values: Any) -> Any:
+        if not jnp.issubdtype(values.dtype, jnp.floating) or values.shape[:1] != bad.shape:
+            return values
+        return jnp.where(bad.reshape(-1, *[1] * (values.ndim - 1)), jnp.asarray(jnp.nan, values.dtype), values)
+
+    return jax.tree.map(marked, out)
 
 
 def settle(f: Callable, x: Any, target: TargetLike) -> targets.Target:
