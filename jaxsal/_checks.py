@@ -7,6 +7,8 @@ are checked where they can be read: not on tracers, not on arrays spread over se
 from __future__ import annotations
 
 import difflib
+import numbers
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -65,9 +67,9 @@ def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,)) -> jax.A
         raise ValueError(message(what, f"shape {tuple(x.shape)}", expected, hint))
     if 0 in x.shape:
         raise ValueError(message(what, f"shape {tuple(x.shape)}", "no empty axis"))
-    if x.ndim == 4 and x.shape[1] <= 4 < x.shape[3]:
-        hint = "This looks like channels-first; use x.transpose(0, 2, 3, 1)."
-        raise ValueError(message(what, f"shape {tuple(x.shape)}", "[n h w c], channels last", hint))
+    if x.ndim == 4 and all(isinstance(s, int) for s in x.shape) and x.shape[1] <= 4 < x.shape[3]:
+        hint = "This looks like channels-first; then use x.transpose(0, 2, 3, 1)."
+        warnings.warn(message(what, f"shape {tuple(x.shape)}", "[n h w c], channels last", hint), stacklevel=4)
     finite(x, what)
     return jnp.asarray(x)
 
@@ -84,7 +86,8 @@ def finite(x: Any, what: str) -> None:
 
 def positive(what: str, value: Any, kind: Any = int) -> None:
     """Raise unless ``value`` is a positive number of the given kind."""
-    if isinstance(value, bool) or not isinstance(value, kind):
+    wanted: Any = numbers.Integral if kind is int else numbers.Real  # NumPy's numbers too
+    if isinstance(value, bool) or not isinstance(value, wanted):
         raise TypeError(message(what, repr(value), f"a positive {'integer' if kind is int else 'number'}"))
     if not value > 0:
         raise ValueError(message(what, value, "more than 0"))

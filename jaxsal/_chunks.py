@@ -1,82 +1,208 @@
 """The one memory knob: many classifier evaluations, ``batch_size`` of them at a time, in one compiled loop.
 
-Samples are numbered (image, sample) row by row; the last chunk is filled up with repeats that are then dropped, so
-results do not depend on ``batch_size`` (but for the order of floating-point sums). The body of the loop is
+A method evaluates n images at m samples each (points of a path, masks, noise). Images keep their own axis and samples
+are cut into chunks, so that the images are never gathered and their sharding is carried through. What sees a chunk is
+a function of the rows of some arrays, one row a pair of image and sample:
+
+* If it works for any number of rows, all pairs of a chunk are one batch, and many images are cut into pieces.
+* If it does not, something in it (the classifier, the target) holds one row for each image of the batch: metadata, a
+  reference embedding, a constant shape. Then it only ever sees the n images in their order, samples beside each other
+  under ``vmap``, and n images are in flight at least.
+
+Results do not depend on ``batch_size`` (but for the order of floating-point sums). The body of the loop is
 rematerialised when differentiated: memory stays bounded there too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxsal import _compat
 
 
-def _pairs(num_images: int, num_samples: int, batch_size: int | None) -> tuple[Any, Any, Any]:
-    """(image, sample, whether real), each ``[chunks, batch]``."""
-    total = num_images * num_samples
-    size = total if batch_size is None else min(batch_size, total)
+class _Plan(NamedTuple):
+    """``images`` and ``samples`` of a chunk; ``joined``: whether its pairs are one batch."""
+
+    images: Any
+    samples: int
+    joined: bool
+
+
+def collect(
+    fn: Callable[[Any, Any], Any], own: Any, num_samples: int, batch_size: int | None, first: Any = None
+) -> Any:
+    """``out[i, s] = fn(own[i], s)``, evaluated for ``batch_size`` pairs at a time.
+
+    Args:
+      fn: from (rows of ``own`` ``[b ...]``, sample index ``[b]``) to a pytree of arrays ``[b ...]``.
+      own: pytree of arrays ``[n ...]``: what belongs to each image.
+      num_samples: how many samples an image.
+      batch_size: pairs in flight; None for all.
+      first: ``bool[n]``: images that go first. Chunks are made of few images then, where ``fn`` allows it, so that it
+        can skip a chunk of others.
+
+    Returns:
+      The pytree with arrays ``[n, num_samples, ...]``.
+    """
+    plan = _plan(fn, own, num_samples, batch_size, few_images=first is not None)
+
+    def samples_of(own: Any) -> Any:
+        index, _ = _cut(num_samples, plan.samples)
+        if len(index) == 1:
+            return _evaluate(fn, own, index[0], plan.joined)
+        out = jax.lax.map(jax.checkpoint(lambda s: _evaluate(fn, own, s, plan.joined)), index)
+
+        def along(v: Any) -> Any:
+            v = jnp.moveaxis(v, 0, 1)
+            return v.reshape(v.shape[0], v.shape[1] * v.shape[2], *v.shape[3:])[:, :num_samples]
+
+        return jax.tree.map(along, out)
+
+    if first is None or plan.images is None:
+        return _by_pieces(samples_of, own, plan.images)
+    order = _in_pieces(jnp.argsort(~first, stable=True), plan.images)
+    out = _by_pieces(samples_of, jax.tree.map(lambda v: v[order], own), plan.images)
+    back = jnp.argsort(order)
+    return jax.tree.map(lambda v: v[back], out)
+
+
+def accumulate(fn: Callable[[Any, Any], Any], own: Any, num_samples: int, batch_size: int | None) -> Any:
+    """``out[i] = Σ_s fn(own[i], s)``, evaluated for ``batch_size`` pairs at a time; memory does not grow with samples.
+
+    Args:
+      fn: from (rows of ``own`` ``[b ...]``, sample index ``[b]``) to a pytree of arrays ``[b ...]``.
+      own: pytree of arrays ``[n ...]``: what belongs to each image.
+      num_samples: how many samples an image.
+      batch_size: pairs in flight; None for all.
+
+    Returns:
+      The pytree with arrays ``[n ...]``, summed in float32 at least.
+    """
+    plan = _plan(fn, own, num_samples, batch_size)
+
+    def sums(own: Any, index: Any, real: Any) -> Any:
+        def total(v: Any) -> Any:
+            v = v.astype(jnp.promote_types(v.dtype, jnp.float32))
+            return jnp.where(real.reshape(1, -1, *[1] * (v.ndim - 2)), v, jnp.zeros((), v.dtype)).sum(1)
+
+        return jax.tree.map(total, _evaluate(fn, own, index, plan.joined))
+
+    def samples_of(own: Any) -> Any:
+        index, real = _cut(num_samples, plan.samples)
+        if len(index) == 1:
+            return sums(own, index[0], real[0])
+
+        def add(total: Any, chunk: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, sums(own, *chunk)), None
+
+        start = jax.tree.map(_compat.zeros_as, jax.eval_shape(sums, own, index[0], real[0]))
+        return jax.lax.scan(jax.checkpoint(add), start, (index, real))[0]
+
+    return _by_pieces(samples_of, own, plan.images)
+
+
+def pick(values: Any, index: Any) -> Any:
+    """``values[i, index[i]]``: of each row's own samples the one asked for."""
+    return jax.vmap(lambda v, i: jax.lax.dynamic_index_in_dim(v, i, keepdims=False))(values, index)
+
+
+def _evaluate(fn: Any, own: Any, samples: Any, joined: bool) -> Any:
+    """``fn`` for all images of ``own`` and all of the samples ``[r]``: arrays ``[n r ...]``."""
+    n, r = _rows(own), len(samples)
+    if not joined:
+        return jax.vmap(lambda s: fn(own, jnp.broadcast_to(s, (n,))), out_axes=1)(samples)
+
+    # Images first: an axis that is spread over devices stays so when it is merged with what comes after it.
+    def spread(v: Any) -> Any:
+        return jnp.broadcast_to(v[:, None], (n, r, *v.shape[1:])).reshape(n * r, *v.shape[1:]) if r > 1 else v
+
+    out = fn(jax.tree.map(spread, own), jnp.broadcast_to(samples, (n, r)).reshape(n * r))
+    return jax.tree.map(lambda v: v.reshape(n, r, *v.shape[1:]), out)
+
+
+def _by_pieces(fn: Any, own: Any, size: int | None) -> Any:
+    """``fn(own)``, for so many images at a time; None for all of them."""
+    n = _rows(own)
+    if size is None:
+        return fn(own)
+    pieces = -(-n // size)
+
+    # Piece p has the images p, p + pieces, ...: of images that are spread over devices, some from each.
+    def cut(v: Any) -> Any:
+        if fill := pieces * size - n:
+            v = jnp.concatenate([v, jnp.broadcast_to(v[-1:], (fill, *v.shape[1:]))])
+        return jnp.moveaxis(v.reshape(size, pieces, *v.shape[1:]), 1, 0)
+
+    out = jax.lax.map(jax.checkpoint(fn), jax.tree.map(cut, own))
+    return jax.tree.map(lambda v: jnp.moveaxis(v, 0, 1).reshape(-1, *v.shape[2:])[:n], out)
+
+
+def _in_pieces(order: Any, size: int) -> Any:
+    """An order of images such that ``_by_pieces`` has the first ones in its first pieces (if it fills none up)."""
+    n, pieces = len(order), -(-len(order) // size)
+    place = np.arange(pieces * size).reshape(pieces, size).T.ravel()
+    return order[place[place < n]]
+
+
+def _rows(own: Any) -> Any:
+    return jax.tree.leaves(own)[0].shape[0]
+
+
+def _cut(total: int, size: int) -> tuple[Any, Any]:
+    """Numbers 0 to ``total`` as ``[chunks, size]``, filled up with repeats of the last, and which are no repeats."""
     chunks = -(-total // size)
-    size = -(-total // chunks)  # chunks as even as can be: 14 pairs, 8 at a time, are 7 and 7
-    index = jnp.arange(chunks * size).reshape(chunks, size)
-    real = index < total
-    index = jnp.minimum(index, total - 1)
-    return index // num_samples, index % num_samples, real
+    index = jnp.arange(chunks * size, dtype=jnp.int32).reshape(chunks, size)
+    return jnp.minimum(index, total - 1), index < total
 
 
-def collect(fn: Callable[[Any, Any], Any], num_images: int, num_samples: int, batch_size: int | None) -> Any:
-    """``out[i, s] = fn(i, s)``, evaluated for ``batch_size`` pairs at a time.
+def _even(total: int, most: int) -> int:
+    """The size of chunks of at most so many, as even as can be: 14, 8 at a time, are 7 and 7."""
+    return -(-total // -(-total // most))
 
-    Args:
-      fn: from (image index ``[b]``, sample index ``[b]``) to a pytree of arrays ``[b ...]``.
-      num_images: how many images.
-      num_samples: how many samples an image.
-      batch_size: pairs in flight; None for all.
 
-    Returns:
-      The pytree with arrays ``[num_images, num_samples, ...]``.
-    """
-    images, samples, _ = _pairs(num_images, num_samples, batch_size)
-    if images.shape[0] == 1:
-        out = jax.tree.map(lambda v: v[None], fn(images[0], samples[0]))
+def _plan(fn: Any, own: Any, num_samples: int, batch_size: int | None, few_images: bool = False) -> _Plan:
+    n, joined, num_samples = _rows(own), _any_rows(fn, own), max(num_samples, 1)
+    if batch_size is None:
+        return _Plan(None, num_samples, joined)
+    if not isinstance(n, int):  # a free batch size: images are one batch, of whatever size, and samples follow
+        return _Plan(None, 1, joined)
+    if not joined:
+        return _Plan(None, _even(num_samples, max(1, min(batch_size // n, num_samples))), joined)
+    if few_images:
+        samples = _even(num_samples, min(batch_size, num_samples))
+        images = _even(n, max(1, min(n, batch_size // samples)))
     else:
-        out = jax.lax.map(lambda pair: jax.checkpoint(fn)(*pair), (images, samples))
-    total = num_images * num_samples
-
-    def shape(v: Any) -> Any:
-        return v.reshape(-1, *v.shape[2:])[:total].reshape(num_images, num_samples, *v.shape[2:])
-
-    return jax.tree.map(shape, out)
+        images = _even(n, min(n, batch_size))
+        samples = _even(num_samples, max(1, min(num_samples, batch_size // images)))
+    return _Plan(images if images < n else None, samples, True)
 
 
-def accumulate(fn: Callable[[Any, Any], Any], num_images: int, num_samples: int, batch_size: int | None) -> Any:
-    """``out[i] = Σ_s fn(i, s)``, evaluated for ``batch_size`` pairs at a time; memory does not grow with samples.
+def _any_rows(fn: Any, own: Any) -> bool:
+    """Whether ``fn`` works for another number of rows than there are images, by its shapes alone."""
+    rows = _rows(own)
+    more = rows + 1
+    wide = jax.tree.map(lambda v: _compat.like(v, (more, *v.shape[1:])), own)
+    try:
+        closed, out = jax.make_jaxpr(fn, return_shape=True)(wide, jax.ShapeDtypeStruct((more,), jnp.int32))
+    except Exception:  # whatever the classifier's library says to a shape; at the true one it will say it again
+        return False
+    if any(v.shape[:1] != (more,) for v in jax.tree.leaves(out)):
+        return False
+    return rows == 1 or not _looks_up(closed.jaxpr, rows, more)
 
-    Args:
-      fn: from (image index ``[b]``, sample index ``[b]``) to a pytree of arrays ``[b ...]``.
-      num_images: how many images.
-      num_samples: how many samples an image.
-      batch_size: pairs in flight; None for all.
 
-    Returns:
-      The pytree with arrays ``[num_images, ...]``, summed in float32 at least.
-    """
-    images, samples, real = _pairs(num_images, num_samples, batch_size)
-
-    def sums(total: Any, image: Any, sample: Any, real: Any) -> Any:
-        def add(acc: Any, value: Any) -> Any:
-            keep = real.reshape(-1, *[1] * (value.ndim - 1))
-            return acc.at[image].add(jnp.where(keep, value, 0).astype(acc.dtype))
-
-        return jax.tree.map(add, total, fn(image, sample))
-
-    shapes = jax.eval_shape(fn, images[0], samples[0])
-    start = jax.tree.map(
-        lambda v: jnp.zeros((num_images, *v.shape[1:]), jnp.promote_types(v.dtype, jnp.float32)), shapes
-    )
-    if images.shape[0] == 1:
-        return sums(start, images[0], samples[0], real[0])
-    body = jax.checkpoint(lambda total, chunk: (sums(total, *chunk), None))
-    return jax.lax.scan(body, start, (images, samples, real))[0]
+def _looks_up(jaxpr: _compat.Jaxpr, rows: Any, more: Any) -> bool:
+    """Whether so many rows are read, with more indices: JAX answers an index beyond the end with the last row."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is _compat.gather_p:
+            table, index = (_compat.shape(v) for v in eqn.invars[:2])
+            if table[:1] == (rows,) and index[:1] == (more,):
+                return True
+        if any(_looks_up(sub, rows, more) for _, sub in _compat.subjaxprs(eqn)):
+            return True
+    return False

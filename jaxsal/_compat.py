@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core as _core
 from jax.extend import source_info_util
 from jax.extend.core import primitives
+from jax.sharding import AxisType
 
 ClosedJaxpr = _core.ClosedJaxpr
 Jaxpr = _core.Jaxpr
@@ -40,6 +42,7 @@ conv_general_dilated_p = primitives.conv_general_dilated_p
 reduce_window_max_p = primitives.reduce_window_max_p
 reduce_window_sum_p = primitives.reduce_window_sum_p
 add_p = primitives.add_p
+gather_p = primitives.gather_p
 sub_p = primitives.sub_p
 mul_p = primitives.mul_p
 div_p = primitives.div_p
@@ -65,7 +68,16 @@ TRANSCENDENTAL = named(
 
 
 def bind(eqn: JaxprEqn, values: Sequence[Any], **changes: Any) -> list[Any]:
-    """Evaluate one equation as it stands, keeping its own derivative rules; perhaps with some parameters changed."""
+    """Evaluate one equation as it stands, keeping its own derivative rules; perhaps with some parameters changed.
+
+    A constant stays one that can be read where it is said to be the same on all devices of a ``shard_map`` (pvary);
+    that is said where it meets what differs.
+    """
+    if not any(map(is_tracer, values)):
+        if eqn.primitive.name == "pvary":
+            return list(values)
+    else:
+        values = [_varying_as(var, value) for var, value in zip(eqn.invars, values)]
     params = eqn.primitive.get_bind_params({**eqn.params, **changes})
     functions: Sequence[Any] = ()
     if not isinstance(params, dict):  # releases before and after 0.10 return (functions, params)
@@ -74,6 +86,17 @@ def bind(eqn: JaxprEqn, values: Sequence[Any], **changes: Any) -> list[Any]:
     with eqn.ctx.manager, source_info_util.user_context(eqn.source_info.traceback):
         out = eqn.primitive.bind(*functions, *values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def _varying_as(var: Any, value: Any) -> Any:
+    wanted = _varying(var.aval)
+    missing = wanted - _varying(jax.typeof(value)) if wanted else wanted
+    return jax.lax.pcast(value, tuple(missing), to="varying") if missing else value
+
+
+def _varying(kind: Any) -> frozenset[str]:
+    """Over which axes of a ``shard_map`` a type says that its values differ between the devices."""
+    return getattr(getattr(kind, "manual_axis_type", None), "varying", None) or frozenset()
 
 
 def subjaxprs(eqn: JaxprEqn) -> Iterator[tuple[tuple[str, int], Jaxpr]]:
@@ -142,3 +165,37 @@ def shape(var: Any) -> tuple[int, ...]:
 def dtype(var: Any) -> Any:
     """The dtype of a variable of a jaxpr."""
     return var.aval.dtype
+
+
+def like(x: Any, shape: tuple[int, ...] | None = None) -> jax.ShapeDtypeStruct:
+    """The type of an array, perhaps with another shape; how it is spread over devices stays."""
+    kind = jax.typeof(x)
+    more = {"manual_axis_type": kind.manual_axis_type} if hasattr(kind, "manual_axis_type") else {}
+    shape = x.shape if shape is None else shape
+    return jax.ShapeDtypeStruct(shape, x.dtype, sharding=getattr(kind, "sharding", None), **more)
+
+
+def zeros_as(kind: Any) -> Any:
+    """Zeros of the type that ``jax.eval_shape`` found, varying over the devices of a ``shard_map`` if that does."""
+    zeros = jnp.zeros(kind.shape, kind.dtype)
+    varying = _varying(kind)
+    return jax.lax.pcast(zeros, tuple(varying), to="varying") if varying else zeros
+
+
+def explicit_mesh(arrays: Sequence[Any]) -> Any:
+    """The mesh whose axes the types of some arrays name, or None."""
+    for array in arrays:
+        sharding = getattr(jax.typeof(array), "sharding", None)
+        if isinstance(sharding, jax.sharding.NamedSharding) and any(name is not None for name in sharding.spec):
+            return sharding.mesh
+    return None
+
+
+def without_explicit_axes(fn: Callable, mesh: Any, args: Sequence[Any], spec_of: Callable[[Any], Any]) -> Any:
+    """``fn(*args)``, the compiler choosing how to spread what is computed; ``spec_of`` says it of each answer."""
+    explicit = tuple(n for n, kind in zip(mesh.axis_names, mesh.axis_types) if kind == AxisType.Explicit)
+    auto = mesh.update_axis_types(dict.fromkeys(explicit, AxisType.Auto))
+    with jax.sharding.use_abstract_mesh(auto):
+        out = jax.eval_shape(fn, *jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype), tuple(args)))
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jax.sharding.auto_axes(fn, axes=explicit, out_sharding=jax.tree.map(spec_of, out))(*args)

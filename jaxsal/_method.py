@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsal import _checks, targets
+from jaxsal import _checks, _compat, targets
 from jaxsal._checks import message
 from jaxsal._types import TargetLike
 from jaxsal.classifiers.hoisting import hoist
@@ -34,7 +34,18 @@ def partition(tree: Any) -> tuple[list[Any], tuple[Any, ...]]:
     leaves, treedef = jax.tree.flatten(tree)
     arrays = [leaf for leaf in leaves if _is_array(leaf)]
     rest = tuple(_ARRAY if _is_array(leaf) else leaf for leaf in leaves)
-    return arrays, (treedef, rest, _identity(treedef))
+    return arrays, (treedef, rest, _hash(treedef))
+
+
+def _hash(treedef: Any) -> int | None:
+    """Tells structures of two dataclasses with equal fields apart, which compare as equal (jax 0.10).
+
+    Else a program compiled for the one would be run for the other. Their hashes differ.
+    """
+    try:
+        return hash(treedef)
+    except TypeError:  # not hashable: the caller says so
+        return None
 
 
 def combine(arrays: list[Any], static: tuple[Any, ...]) -> Any:
@@ -42,27 +53,6 @@ def combine(arrays: list[Any], static: tuple[Any, ...]) -> Any:
     treedef, rest, _ = static
     supply = iter(arrays)
     return jax.tree.unflatten(treedef, [next(supply) if leaf is _ARRAY else leaf for leaf in rest])
-
-
-# Structures of two different dataclasses with equal fields compare as equal (jax 0.10), and a program compiled for the
-# one would be run for the other. Their hashes differ, so a dictionary tells them apart.
-_TYPES: dict[Any, tuple[Any, ...]] = {}
-
-
-def _identity(treedef: Any) -> tuple[Any, ...]:
-    """The types of the nodes of a structure, all of them."""
-    try:
-        known = _TYPES.get(treedef)
-    except TypeError:  # not hashable: the caller says so
-        return ()
-    if known is None:
-        known = _TYPES[treedef] = (_types(treedef),)
-    return known
-
-
-def _types(treedef: Any) -> tuple[Any, ...]:
-    node = treedef.node_data()
-    return () if node is None else (node[0], *map(_types, treedef.children()))
 
 
 class _Array:
@@ -77,8 +67,26 @@ _ARRAY = _Array()
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _run(fn: Callable, arrays: list[Any], static: tuple[Any, ...]) -> Any:
-    args, kwargs = combine(arrays, static)
-    return fn(*args, **kwargs)
+    def run(*arrays: Any) -> Any:
+        args, kwargs = combine(list(arrays), static)
+        return fn(*args, **kwargs)
+
+    mesh = _compat.explicit_mesh(arrays)
+    return run(*arrays) if mesh is None else _on_explicit_axes(run, arrays, mesh, static)
+
+
+def _on_explicit_axes(run: Callable, arrays: list[Any], mesh: Any, static: tuple[Any, ...]) -> Any:
+    """On a mesh of explicit axes the compiler is left to spread what is inside; rows of the answer are as the images.
+
+    Types would have to say it of each operation, of those of the classifier's derivative too.
+    """
+    x = combine(arrays, static)[0][1]
+    rows = jax.typeof(x).sharding.spec[0]
+
+    def spec_of(out: Any) -> Any:
+        return jax.P(rows) if out.shape[:1] == x.shape[:1] else jax.P()
+
+    return _compat.without_explicit_axes(run, mesh, arrays, spec_of)
 
 
 def compiled(fn: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -106,11 +114,9 @@ def _can_hash(leaf: Any) -> bool:
     return True
 
 
-def _logits(f: Callable, x: Any) -> Any:
-    return f(x)
-
-
-_NUM_CLASSES: dict[Any, int] = {}
+@functools.partial(jax.jit, static_argnums=2)
+def _logits(arrays: list[Any], x: Any, static: tuple[Any, ...]) -> Any:
+    return combine(arrays, static)(x)
 
 
 def num_classes(f: Any, x: Any) -> int:
@@ -119,17 +125,15 @@ def num_classes(f: Any, x: Any) -> int:
     Raises:
       ValueError: ``f(x)`` is not one array ``[n k]``.
     """
-    arrays, static = partition(((f, jax.ShapeDtypeStruct(x.shape, x.dtype)), {}))
-    key = (_hashable(static), tuple((a.shape, a.dtype) for a in arrays))
-    if key not in _NUM_CLASSES:
-        out = jax.eval_shape(lambda arrays, x: combine(arrays, static)[0][0](x), arrays, x)
-        leaves = jax.tree.leaves(out)
-        if len(leaves) != 1 or len(leaves[0].shape) != 2 or leaves[0].shape[0] != x.shape[0]:
-            shapes = ", ".join(str(leaf.shape) for leaf in leaves)
-            hint = "js.classifiers.wrap makes a classifier of most things."
-            raise ValueError(message("output of the classifier", shapes, f"logits [n k] with n = {x.shape[0]}", hint))
-        _NUM_CLASSES[key] = leaves[0].shape[1]
-    return _NUM_CLASSES[key]
+    arrays, static = partition(f)
+    # JAX's own cache of traces remembers the answer: it is bounded, and jax.clear_caches() empties it.
+    out = _logits.eval_shape(*jax.tree.map(_compat.like, (arrays, x)), _hashable(static))
+    leaves = jax.tree.leaves(out)
+    if len(leaves) != 1 or len(leaves[0].shape) != 2 or leaves[0].shape[0] != x.shape[0]:
+        shapes = ", ".join(str(leaf.shape) for leaf in leaves)
+        hint = "js.classifiers.wrap makes a classifier of most things."
+        raise ValueError(message("output of the classifier", shapes, f"logits [n k] with n = {x.shape[0]}", hint))
+    return leaves[0].shape[1]
 
 
 def classifier(f: Any, x: Any) -> Any:
@@ -161,30 +165,62 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True)
     signature = inspect.signature(fn)
 
     @functools.wraps(fn)
-    def body(f: Any, *args: Any, **options: Any) -> Any:
-        return fn(lowered(f) if lower else f, *args, **options)
+    def body(f: Any, x: Any, target: Any, **options: Any) -> Any:
+        f = lowered(f) if lower else f
+        return _honest(fn(f, x, target, **options), f, x, target)
 
     @functools.wraps(fn)
     def public(f: Any, x: Any, target: Any = None, **options: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return checked(f, x, target, options)
+
+    def checked(f: Any, x: Any, target: Any, options: dict[str, Any]) -> Any:
         unknown = [name for name in options if name not in signature.parameters]
         if unknown:
             names = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
             near = ", ".join(_checks.nearest(unknown[0], names, count=20)) or "none"
             raise TypeError(message(f"option of {fn.__name__}", repr(unknown[0]), f"one of: {near}"))
+        options = {name: _numbers(value) for name, value in options.items()}
         for name, value in options.items():
             if value is not None and (name == "batch_size" or name.startswith("num_")):
                 _checks.positive(name, value)
         x = _checks.images(x, ranks=ranks)
         f = classifier(f, x)
-        score = targets.resolve(target)
-        targets.check(score, x.shape[0], num_classes(f, x))
+        labels = getattr(f, "labels", None)
+        score = targets.fit(targets.resolve(target), x.shape[0], num_classes(f, x), labels)
         return compiled(body, f, x, score, **options)
 
     public.__signature__ = signature  # type: ignore[attr-defined]
     return public
 
 
+def _numbers(option: Any) -> Any:
+    """An option with NumPy's scalars as the numbers they are, which are static, and lists as tuples."""
+    if isinstance(option, np.generic):
+        return option.item()
+    return tuple(map(_numbers, option)) if type(option) in (list, tuple) else option
+
+
+def _honest(out: Any, f: Any, x: Any, target: Any) -> Any:
+    """A map, and NaN where the classifier or the score is NaN for an image: weights broken, a class out of range.
+
+    Derivatives of ReLUs, thresholds and extremes would make numbers of it. Where the method evaluates ``f(x)`` itself,
+    the compiler sees that it is the same.
+    """
+    if not isinstance(out, jax.Array | tuple):
+        return out  # such as a path, which says itself how each image fared
+    logits = jax.lax.stop_gradient(f(x))
+    bad = jnp.isnan(logits).any(-1) | jnp.isnan(target(logits).astype(jnp.float32))
+
+    def marked(values: Any) -> Any:
+        if not jnp.issubdtype(values.dtype, jnp.floating) or values.shape[:1] != bad.shape:
+            return values
+        return jnp.where(bad.reshape(-1, *[1] * (values.ndim - 1)), jnp.asarray(jnp.nan, values.dtype), values)
+
+    return jax.tree.map(marked, out)
+
+
 def settle(f: Callable, x: Any, target: TargetLike) -> targets.Target:
     """The target with one class an image; the classifier is evaluated only where a top class must be found."""
     score = targets.resolve(target)
-    return score.at(f(x) if score.needs_logits else jnp.zeros((x.shape[0], 1)))
+    return score.at(f(x) if score.needs_logits else x.reshape(x.shape[0], -1)[:, :1])

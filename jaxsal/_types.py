@@ -24,7 +24,11 @@ Masks: TypeAlias = Float[Array, "n *mask"]
 Labels: TypeAlias = Int[Array, " n"]
 Key: TypeAlias = Shaped[jax.Array, "..."]
 ScoreFunction: TypeAlias = Callable[[Any], Any]
-TargetLike: TypeAlias = int | np.integer | Int[Array, ""] | Int[Array, " n"] | ScoreFunction | None
+Integer: TypeAlias = int | np.integer
+Pair: TypeAlias = tuple[Integer, Integer] | list[Integer]
+TargetLike: TypeAlias = (
+    int | np.integer | Int[Array, "*n"] | str | list | tuple | Shaped[Array, "*n k"] | ScoreFunction | None
+)
 
 
 @runtime_checkable
@@ -36,6 +40,6 @@ class Classifier(Protocol):
 
 
 __all__ = [
-    "Activations", "Array", "Attributions", "Bool", "Classifier", "Float", "Heatmaps", "Images", "Int", "Key",
-    "Labels", "Logits", "Masks", "ScoreFunction", "Scores", "Shaped", "TargetLike", "Videos",
+    "Activations", "Array", "Attributions", "Bool", "Classifier", "Float", "Heatmaps", "Images", "Int", "Integer",
+    "Key", "Labels", "Logits", "Masks", "Pair", "ScoreFunction", "Scores", "Shaped", "TargetLike", "Videos",
 ]  # fmt: skip

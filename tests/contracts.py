@@ -113,6 +113,27 @@ class MethodContracts:
         got, want = (np.asarray(v, np.float64).ravel() for v in (got, contract(tiny(), images())))
         assert got @ want / np.linalg.norm(got) / np.linalg.norm(want) > contract.bf16
 
+    def test_broken_weights_give_no_clean_map(self, contract):
+        """A class that does not exist is found out only inside the program where its number is traced."""
+        f, x = tiny(width=4), images(2, 8)
+        broken = dataclasses.replace(f, first=f.first.at[0, 0, 0, 0].set(jnp.nan))
+        assert np.isnan(contract(broken, x)).all()
+        if contract.targeted:
+            out = np.asarray(jax.jit(lambda c: contract(f, x, c))(jnp.array([1, 4])))
+            assert np.isfinite(out[0]).all() and np.isnan(out[1]).all()
+
+    def test_numbers_of_numpy(self, contract):
+        """Given as options they are numbers, and lists are tuples: the program is the same one."""
+        f, x = tiny(width=4), images(2, 8)
+        want = contract(f, x)
+        numpy = {int: np.int64, float: np.float32, tuple: list}
+        defaults = {p.name: p.default for p in inspect.signature(contract.method).parameters.values()}
+        options = {k: v for k, v in {**defaults, **contract.options}.items() if type(v) in numpy}
+        # A float32 is not quite the number that was meant.
+        options = {k: numpy[type(v)](v) for k, v in options.items()}
+        got = contract(f, np.asarray(x), np.int64(1), **options)
+        close(got, want, max(contract.atol, 1e-4))
+
     def test_one_trace_per_shape(self, contract):
         contract(tiny(), images(2))
         before = Tiny.traces
@@ -130,11 +151,12 @@ class MethodContracts:
             (TypeError, "floating", lambda: contract(f, (x * 255).astype(jnp.uint8))),
             (TypeError, "array", lambda: contract(f, "photo.jpg")),
             (ValueError, "NaN", lambda: contract(f, x.at[0, 0, 0, 0].set(jnp.nan))),
-            (ValueError, "channels-first", lambda: contract(f, x.transpose(0, 3, 1, 2))),
             (ValueError, "0 to 3", lambda: contract(f, x, 4)),
             (ValueError, "0 to 3", lambda: contract(f, x, -1)),
             (ValueError, "one an image", lambda: contract(f, x, np.array([0, 1, 2]))),
-            (TypeError, "integer", lambda: contract(f, x, "cat")),
+            (ValueError, "class number", lambda: contract(f, x, "cat")),
+            (TypeError, "integer", lambda: contract(f, x, 1.5)),
+            (ValueError, "summing to 1", lambda: contract(f, x, np.array([0.0, 2.0, 0.0, 0.0]))),
             (TypeError, "callable", lambda: contract(None, x)),
             (ValueError, "logits", lambda: contract(lambda x: x, x)),
             (TypeError, "option", lambda: contract(f, x, no_such_option=1)),

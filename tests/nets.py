@@ -34,7 +34,7 @@ class Tiny:
         y = tap(act(conv(x, self.first)), "early")
         y = jax.lax.reduce_window(y, *pool, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
         y = tap(act(y + conv(y, self.second) - jnp.asarray(0.2, y.dtype)), "late")
-        return tap(y.mean((1, 2)), "pooled") @ self.dense + self.bias
+        return tap(y.mean((1, 2)), "pooled") @ self.dense + self.bias[None]
 
 
 def conv(x, kernel, stride=1):

@@ -1,10 +1,12 @@
 """The boundary of the methods: what is compiled for whom."""
 
 import dataclasses
+import gc
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from nets import images, tiny
 
 import jaxsal as js
@@ -55,3 +57,35 @@ def test_no_weights_in_the_program():
         arrays, static = _method.partition(((made, x, js.targets.logit(1)), {}))
         text = _method._run.lower(js.gradient.__wrapped__, arrays, static).as_text()
         assert 'dense<"0x' not in text and len(text) < 30_000
+
+
+def test_nothing_is_kept_of_classifiers_that_are_gone():
+    def live():
+        gc.collect()
+        return sum(a.nbytes for a in jax.live_arrays())
+
+    x = images(1, 8)
+    js.gradient(lambda v: v.reshape(1, -1)[:, :4], x, 0)
+    jax.clear_caches()
+    before = live()
+    for i in range(3):
+        weight = jnp.full((192, 1000), i / 10)
+        js.gradient(lambda v, weight=weight: v.reshape(1, -1) @ weight, x, 0)
+    del weight
+    jax.clear_caches()
+    assert live() < before + 192 * 1000  # of 768 kB each
+
+
+def test_images_of_few_rows_and_many_channels_are_warned_of_only():
+    x = jnp.ones((1, 3, 8, 8)) * jnp.arange(8.0)
+    with pytest.warns(UserWarning, match="channels-first"):
+        out = js.gradient(lambda v: v.mean((1, 2)), x, 5)
+    np.testing.assert_allclose(out, np.broadcast_to(np.eye(8)[5] / 24, x.shape), rtol=1e-6)
+
+
+def test_numbers_of_numpy_in_what_is_no_method():
+    x = images(1, 8)
+    assert js.features.Pixels(x, 0.0, [np.int64(4), np.int64(2)]).mask_shape == (4, 2)
+    assert js.features.Patches(x, size=np.int64(4)).mask_shape == js.features.Patches(x, size=4).mask_shape
+    few = js.smooth(js.gradient, num_samples=np.int64(2), sigma=np.float32(0.5))
+    np.testing.assert_allclose(few(tiny(), x, 1), js.smooth(js.gradient, num_samples=2, sigma=0.5)(tiny(), x, 1))

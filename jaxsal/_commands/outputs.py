@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsal import _files
+from jaxsal import _files, targets
 from jaxsal._commands import classes
 
 
 def probabilities(f: Any, x: Any) -> np.ndarray:
-    """Softmax probabilities ``[n k]``."""
-    return np.asarray(jax.jit(lambda f, x: jax.nn.softmax(f(x).astype(np.float32)))(f, x))
+    """Probabilities ``[n k]``."""
+    return np.asarray(jax.jit(lambda f, x: targets.probabilities(f(x).astype(np.float32)))(f, x))
 
 
 def predictions(f: Any, chances: np.ndarray, count: int = 5) -> str:

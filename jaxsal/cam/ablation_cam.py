@@ -57,13 +57,14 @@ def ablation_cam(
     values = read[name]
     score = resolve(target).at(logits)
 
-    def ablated(image: Any, channel: Any) -> Any:
-        kept = jnp.arange(values.shape[-1]) != channel[:, None]
-        left = jnp.where(kept[:, None, None], values[image], 0)
-        return score.take(image)(tapped(f, write={name: left})(x[image])[0])
+    def ablated(own: Any, channel: Any) -> Any:
+        layer, image, part = own
+        kept = jnp.arange(layer.shape[-1]) != channel[:, None]
+        left = jnp.where(kept[:, None, None], layer, jnp.zeros((), layer.dtype))
+        return part(tapped(f, write={name: left})(image)[0])
 
     whole = score(logits).astype(jnp.float32)[:, None]
-    drop = whole - collect(ablated, x.shape[0], values.shape[-1], batch_size).astype(jnp.float32)
+    drop = whole - collect(ablated, (values, x, score), values.shape[-1], batch_size).astype(jnp.float32)
     weights = drop / jnp.where(whole == 0, 1, jnp.abs(whole))
     maps = (weights[:, None, None] * values.astype(jnp.float32)).sum(-1)
     return finish(maps, x, size, normalize, relu)

@@ -68,7 +68,7 @@ def bilateral_filter(
 
     def add(sums: Any, item: Any) -> tuple[Any, None]:
         (row, column), weight = item
-        start = (*[0] * (maps.ndim - 2), row, column)
+        start = (*[jnp.int32(0)] * (maps.ndim - 2), row, column)
         other = jax.lax.dynamic_slice(padded, start, maps.shape)
         weight = weight * jnp.exp(-((other - maps) ** 2) / (2 * sigma_color**2))
         return (sums[0] + weight * other, sums[1] + weight), None
@@ -78,6 +78,6 @@ def bilateral_filter(
     unroll = min(len(near), 16)
     body = jax.checkpoint(add)
     (total, weights), _ = jax.lax.scan(
-        body, (zeros, zeros), (jnp.asarray(offsets), jnp.asarray(near, maps.dtype)), unroll=unroll
+        body, (zeros, zeros), (jnp.asarray(offsets, jnp.int32), jnp.asarray(near, maps.dtype)), unroll=unroll
     )
     return total / weights

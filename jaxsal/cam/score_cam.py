@@ -70,13 +70,13 @@ def score_cam(
     logits, values = activations(f, x, resolve_layer(f, x, layer))
     score = resolve(target).at(logits)
 
-    def masked(image: Any, channel: Any) -> Any:
-        masks = resize(values[image, :, :, channel], x.shape[1:3], corners)
-        masks = unit(masks, (1, 2))[..., None].astype(x.dtype)
-        seen = background[image] + masks * (x[image] - background[image])
-        return score.take(image)(f(seen))
+    def masked(own: Any, channel: Any) -> Any:
+        layer, image, behind, part = own
+        chosen = jnp.take_along_axis(layer, channel[:, None, None, None], -1)[..., 0]
+        masks = unit(resize(chosen, x.shape[1:3], corners), (1, 2))[..., None].astype(x.dtype)
+        return part(f(behind + masks * (image - behind)))
 
-    scores = collect(masked, x.shape[0], values.shape[-1], batch_size).astype(jnp.float32)
+    scores = collect(masked, (values, x, background, score), values.shape[-1], batch_size).astype(jnp.float32)
     if weighting == "softmax":
         weights = jax.nn.softmax(scores)
     elif weighting == "increase":

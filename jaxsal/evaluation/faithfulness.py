@@ -158,10 +158,10 @@ def _curve(
     turn = turns(heatmap, weights)
     fractions = jnp.linspace(0, 1, num_steps + 1)
 
-    def sample(image: Any, step: Any) -> Any:
-        mask = ablated(type(turn)(*(v[image] for v in turn)), fractions[step])
-        return score.take(image)(f(basis.take(image)(mask))).astype(jnp.float32)
+    def sample(own: Any, step: Any) -> Any:
+        turn, basis, part = own
+        return part(f(basis(ablated(turn, fractions[step])))).astype(jnp.float32)
 
-    scores = _chunks.collect(sample, x.shape[0], num_steps + 1, batch_size)
+    scores = _chunks.collect(sample, (turn, basis, score), num_steps + 1, batch_size)
     scores = scores[:, ::-1] if keep else scores
     return Curve(fractions, scores, (scores[:, 1:] + scores[:, :-1]).mean(1) / 2)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsal import _checks, _chunks
+from jaxsal import _checks, _chunks, targets
 from jaxsal._checks import message
 from jaxsal._dct import gaussian_blur
 from jaxsal._method import method, settle
@@ -70,7 +70,7 @@ def noise(key: Key, x: Images, low: float = 0.0, high: float = 1.0) -> Images:
     x = _checks.images(x)
     if not low < high:
         raise ValueError(message("range of the noise", f"low {low}, high {high}", "low < high"))
-    drawn = jax.random.uniform(key, x.shape[1:], minval=low, maxval=high)
+    drawn = jax.random.uniform(key, x.shape[1:], jnp.float32, minval=low, maxval=high)
     return jnp.broadcast_to(drawn.astype(x.dtype), x.shape)
 
 
@@ -173,15 +173,16 @@ def blur_search(
         raise ValueError(message("range of sigma", f"low {low}, high {high}", "0 < low <= high pixels"))
     candidates = jnp.asarray(np.geomspace(low, high, num_sigmas), jnp.float32)
     score = settle(f, x, target)
-    image_class = f(x).argmax(-1)
+    image_class = targets.decision(f(x))
 
-    def changes(image: Any, step: Any) -> Any:
-        top = f(gaussian_blur(x[image], candidates[step])).argmax(-1)
-        explained = [c[image] for c in score.classes[:1]]
-        return jnp.stack([top != c for c in (image_class[image], *explained)]).all(0)
+    def changes(own: Any, step: Any) -> Any:
+        sharp, avoided = own
+        top = targets.decision(f(gaussian_blur(sharp, candidates[step])))
+        return jnp.stack([top != c for c in avoided]).all(0)
 
     # Which class is on top is piecewise constant: there is nothing to differentiate.
-    table = jax.lax.stop_gradient(_chunks.collect(changes, x.shape[0], num_sigmas, batch_size))
+    own = (x, (image_class, *score.classes[:1]))
+    table = jax.lax.stop_gradient(_chunks.collect(changes, own, num_sigmas, batch_size))
     changed = table.any(-1)
     sigma = candidates[jnp.where(changed, table.argmax(-1), num_sigmas - 1)]
     return BlurSearch(gaussian_blur(x, sigma), sigma, changed)
@@ -224,8 +225,8 @@ def changes_class(
       ``bool[n]``.
     """
     score = settle(f, x, target)
-    explained = score.classes[0] if score.classes else f(x).argmax(-1)
-    return f(against(x, baseline)).argmax(-1) != explained
+    explained = score.classes[0] if score.classes else targets.decision(f(x))
+    return targets.decision(f(against(x, baseline))) != explained
 
 
 def resolve(baseline: Any, f: Classifier, x: Images, target: TargetLike) -> Images:

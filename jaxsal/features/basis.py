@@ -57,12 +57,17 @@ class FeatureBasis(abc.ABC):
     @property
     def valid(self) -> Bool[Array, "n *mask"]:
         """Which features are there: images with fewer than others are filled up with features that do nothing."""
-        return jnp.ones((self.num_images, *self.mask_shape), bool)
+        return self._filled(True, bool)
 
     @property
     def weights(self) -> Float[Array, "n *mask"]:
         """What part of the image each feature is: not negative, summing to 1 for each image, 0 where not valid."""
-        return jnp.full((self.num_images, *self.mask_shape), 1 / self.num_features)
+        return self._filled(1 / self.num_features, jnp.float32)
+
+    def _filled(self, value: Any, dtype: Any) -> Any:
+        """One number everywhere; in how it is spread over devices like the basis's own arrays."""
+        own = jax.tree.leaves(self)[0]
+        return jnp.full_like(own, value, dtype, shape=(self.num_images, *self.mask_shape))
 
     @abc.abstractmethod
     def __call__(self, mask: Masks) -> Images:

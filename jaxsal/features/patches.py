@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxsal import _checks
 from jaxsal._checks import message
-from jaxsal._types import Array, Float, Heatmaps, Images, Masks
+from jaxsal._types import Array, Float, Heatmaps, Images, Integer, Masks, Pair
 from jaxsal.features._pytree import fill, register
 from jaxsal.features.basis import FeatureBasis, against, check_mask
 from jaxsal.features.pixels import blend
@@ -39,7 +39,7 @@ class Patches(FeatureBasis):
         self,
         x: Images,
         baseline: Float[Array, "..."] | float | int | None = None,
-        size: int | tuple[int, int] = 16,
+        size: Integer | Pair = 16,
     ) -> None:
         x = _checks.images(x)
         pair = window_size("patch size", size, x.shape[1:3])
@@ -83,16 +83,16 @@ class Patches(FeatureBasis):
         return jnp.repeat(jnp.repeat(mask, self.size[0], 1)[:, :height], self.size[1], 2)[:, :, :width]
 
 
-def window_size(what: str, size: int | tuple[int, int], limit: tuple[int, ...]) -> tuple[int, int]:
+def window_size(what: str, size: Integer | Pair, limit: tuple[int, ...]) -> tuple[int, int]:
     """Height and width from one number or two.
 
     Raises:
       TypeError: not integers.
       ValueError: not positive, or larger than the limit.
     """
-    pair = size if isinstance(size, tuple) else (size, size)
+    pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
     for value in pair:
         _checks.positive(what, value)
     if len(pair) != 2 or pair[0] > limit[0] or pair[1] > limit[1]:
         raise ValueError(message(what, size, f"one or two numbers of pixels, at most {tuple(limit)}"))
-    return pair
+    return int(pair[0]), int(pair[1])

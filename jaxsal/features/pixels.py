@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._resize import resize
-from jaxsal._types import Array, Float, Heatmaps, Images, Masks
+from jaxsal._types import Array, Float, Heatmaps, Images, Masks, Pair
 from jaxsal.features._pytree import fill, register
 from jaxsal.features.basis import FeatureBasis, against, check_mask
 
@@ -37,9 +38,7 @@ class Pixels(FeatureBasis):
     baseline: Images
     shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
 
-    def __init__(
-        self, x: Images, baseline: Float[Array, "..."] | float | int, shape: tuple[int, int] = (64, 64)
-    ) -> None:
+    def __init__(self, x: Images, baseline: Float[Array, "..."] | float | int, shape: Pair = (64, 64)) -> None:
         x = _checks.images(x)
         fill(self, x=x, baseline=against(x, baseline), shape=mask_resolution(shape))
 
@@ -81,7 +80,7 @@ def mask_resolution(shape: Any) -> tuple[int, int]:
     Raises:
       ValueError: not two positive integers.
     """
-    sizes = tuple(shape) if isinstance(shape, tuple | list) else ()
-    if len(sizes) != 2 or not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sizes):
+    sizes: tuple[Any, ...] = tuple(shape) if isinstance(shape, tuple | list) else ()
+    if len(sizes) != 2 or not all(isinstance(s, Integral) and not isinstance(s, bool) and s > 0 for s in sizes):
         raise ValueError(message("mask resolution", shape, "(rows, columns), two positive integers"))
-    return sizes
+    return int(sizes[0]), int(sizes[1])

@@ -11,7 +11,7 @@ from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._dct import gaussian_blur
 from jaxsal._resize import resize
-from jaxsal._types import Array, Float, Heatmaps, Images, Masks
+from jaxsal._types import Array, Float, Heatmaps, Images, Masks, Pair
 from jaxsal.features._pytree import fill, register
 from jaxsal.features.basis import FeatureBasis, check_mask
 from jaxsal.features.pixels import mask_resolution
@@ -48,7 +48,7 @@ class BlurPyramid(FeatureBasis):
         x: Images,
         max_sigma: float | int | Float[Array, ""] = 20.0,
         num_levels: int = 8,
-        shape: tuple[int, int] = (64, 64),
+        shape: Pair = (64, 64),
     ) -> None:
         x = _checks.images(x)
         _checks.positive("num_levels", num_levels)
@@ -56,7 +56,7 @@ class BlurPyramid(FeatureBasis):
             raise ValueError(message("num_levels", num_levels, "at least 2: the image and a blurred one"))
         if _checks.readable(max_sigma) and not 0 < float(np.asarray(max_sigma)) < float("inf"):
             raise ValueError(message("max_sigma", max_sigma, "more than 0 pixels, finite"))
-        sigmas = max_sigma * jnp.arange(1, num_levels) / (num_levels - 1)
+        sigmas = max_sigma * jnp.arange(1, num_levels, dtype=jnp.float32) / (num_levels - 1)
         levels = jnp.stack([x, *(gaussian_blur(x, sigma) for sigma in sigmas)], 1)
         fill(self, levels=levels, shape=mask_resolution(shape))
 

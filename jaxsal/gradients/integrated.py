@@ -110,8 +110,8 @@ def integrated_gradients(
     score = settle(f, x, target)
     nodes, weights = (jnp.asarray(v, x.dtype) for v in quadrature_rule(quadrature, num_steps))
 
-    def sample(image: Any, step: Any) -> Any:
-        begin, end, part = start[image], x[image], score.take(image)
+    def sample(own: Any, step: Any) -> Any:
+        begin, end, part = own
         point = begin + nodes[step, None, None, None] * (end - begin)
         slope = weights[step, None, None, None] * jax.grad(lambda p: part(f(p)).sum())(point)
         if not calibrate:
@@ -119,7 +119,7 @@ def integrated_gradients(
         rate = ((end - begin) * slope).sum((1, 2, 3)).astype(jnp.float32) / weights[step]
         return slope, rate[:, None, None, None] * slope, weights[step] * rate, weights[step] * rate**2
 
-    sums = _chunks.accumulate(sample, x.shape[0], num_steps, batch_size)
+    sums = _chunks.accumulate(sample, (start, x, score), num_steps, batch_size)
     if calibrate:
         slope, product, mean, square = sums
         sums = _calibrated(slope, product, mean, square, score(f(x)) - score(f(start)))
@@ -173,16 +173,16 @@ def expected_gradients(
         raise ValueError(message("baselines", f"shape {baselines.shape}", f"[m, {', '.join(map(str, x.shape[1:]))}]"))
     score = settle(f, x, target)
     which_key, alpha_key = jax.random.split(key)
-    which = jax.random.randint(which_key, (num_samples,), 0, baselines.shape[0])
-    alpha = (jnp.arange(num_samples) + jax.random.uniform(alpha_key, (num_samples,))) / num_samples
-    baselines = jnp.asarray(baselines, x.dtype)
+    which = jax.random.randint(which_key, (num_samples,), 0, baselines.shape[0], jnp.int32)
+    alpha = jnp.arange(num_samples, dtype=jnp.float32) + jax.random.uniform(alpha_key, (num_samples,), jnp.float32)
+    alpha, baselines = alpha / num_samples, jnp.asarray(baselines, x.dtype)
 
-    def sample(image: Any, s: Any) -> Any:
-        start, end, part = baselines[which[s]], x[image], score.take(image)
+    def sample(own: Any, s: Any) -> Any:
+        (end, part), start = own, baselines[which[s]]
         point = start + alpha[s, None, None, None].astype(x.dtype) * (end - start)
         return (end - start) * jax.grad(lambda p: part(f(p)).sum())(point) / num_samples
 
-    return _chunks.accumulate(sample, x.shape[0], num_samples, batch_size).astype(x.dtype)
+    return _chunks.accumulate(sample, (x, score), num_samples, batch_size).astype(x.dtype)
 
 
 @method
@@ -224,12 +224,12 @@ def blur_integrated_gradients(
     sigmas = jnp.asarray(max_sigma * (1 - nodes) ** 2, jnp.float32)
     speeds = jnp.asarray(-2 * max_sigma * (1 - nodes) * weights, jnp.float32)
 
-    def sample(image: Any, step: Any) -> Any:
-        sharp, part = x[image], score.take(image)
+    def sample(own: Any, step: Any) -> Any:
+        sharp, part = own
         point, change = jax.jvp(lambda s: gaussian_blur(sharp, s), (sigmas[step],), (speeds[step],))
         return change * jax.grad(lambda p: part(f(p)).sum())(point)
 
-    return _chunks.accumulate(sample, x.shape[0], num_steps, batch_size).astype(x.dtype)
+    return _chunks.accumulate(sample, (x, score), num_steps, batch_size).astype(x.dtype)
 
 
 @method

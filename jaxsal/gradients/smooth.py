@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxsal import _chunks
 from jaxsal._checks import choice, message, positive
 from jaxsal._method import method, settle
-from jaxsal._types import Array, Classifier, Float, Images, Key, TargetLike
+from jaxsal._types import Array, Classifier, Float, Images, Integer, Key, TargetLike
 
 KINDS = ("mean", "square", "variance")
 
@@ -18,8 +20,8 @@ KINDS = ("mean", "square", "variance")
 def smooth(
     method_to_smooth: Callable[..., Any],
     *,
-    num_samples: int = 32,
-    sigma: float = 0.15,
+    num_samples: Integer = 32,
+    sigma: float | np.floating | Integer = 0.15,
     kind: str = "mean",
     key: Key | None = None,
     batch_size: int | None = 32,
@@ -51,12 +53,13 @@ def smooth(
     """
     choice("kind of smoothing", kind, KINDS)
     positive("num_samples", num_samples)
+    sigma = float(sigma)
     if not sigma >= 0:
         raise ValueError(message("sigma", sigma, "at least 0"))
     if kind == "variance" and num_samples < 2:
         raise ValueError(message("num_samples", num_samples, "at least 2 for a variance"))
 
-    default_key, default_samples, default_batch = key, num_samples, batch_size
+    default_key, default_samples, default_batch = key, int(num_samples), batch_size
 
     def smoothed(
         f: Classifier,
@@ -74,24 +77,26 @@ def smooth(
         # All images share their noise, so that an image's answer does not depend on the batch it is in.
         keys = jax.random.split(key, num_samples)
 
-        def attribute(image: Any, sample: Any) -> Any:
-            noise = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:]))(keys[sample]).astype(x.dtype)
-            noisy = x[image] + spread[image, None, None, None] * noise
-            return method_to_smooth(f, noisy, score.take(image), **options)
+        def attribute(own: Any, sample: Any) -> Any:
+            clean, width, part = own
+            noise = jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], jnp.float32))(keys[sample]).astype(x.dtype)
+            return method_to_smooth(f, clean + width[:, None, None, None] * noise, part, **options)
+
+        own = (x, spread, score)
 
         if kind == "variance":
             # Deviations from the clean attribution: their mean square minus squared mean does not cancel badly.
             clean = method_to_smooth(f, x, score, **options)
 
-            def moments(image: Any, sample: Any) -> Any:
-                deviation = attribute(image, sample) - clean[image]
+            def moments(both: Any, sample: Any) -> Any:
+                deviation = attribute(both[0], sample) - both[1]
                 return deviation, deviation**2
 
-            first, second = _chunks.accumulate(moments, x.shape[0], num_samples, batch_size)
+            first, second = _chunks.accumulate(moments, (own, clean), num_samples, batch_size)
             out = (second - first**2 / num_samples) / (num_samples - 1)
         else:
             power = 2 if kind == "square" else 1
-            total = _chunks.accumulate(lambda i, s: attribute(i, s) ** power, x.shape[0], num_samples, batch_size)
+            total = _chunks.accumulate(lambda own, s: attribute(own, s) ** power, own, num_samples, batch_size)
             out = total / num_samples
         return out.astype(x.dtype)
 

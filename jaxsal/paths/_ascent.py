@@ -99,7 +99,7 @@ def by_scan(problem: Problem, state: State) -> State:
         done = (state.status != RUNNING).all()
         return jax.lax.cond(done, lambda s: s, lambda s: iterate(problem, s, i), state), None
 
-    return jax.lax.scan(jax.checkpoint(body), state, jnp.arange(problem.settings.num_iterations))[0]
+    return jax.lax.scan(jax.checkpoint(body), state, jnp.arange(problem.settings.num_iterations, dtype=jnp.int32))[0]
 
 
 def by_while(problem: Problem, state: State) -> State:
@@ -172,11 +172,11 @@ def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
         return None
     threshold_key, baseline_key, jitter_key = jax.random.split(jax.random.fold_in(problem.key, 2 * i), 3)
     most = problem.settings.jitter or 0
-    shifts = jax.random.randint(jitter_key, (*shape[:1], 2), -most, most + 1)
-    thresholds = jax.random.uniform(threshold_key, shape)
+    shifts = jax.random.randint(jitter_key, (*shape[:1], 2), -most, most + 1, jnp.int32)
+    thresholds = jax.random.uniform(threshold_key, shape, jnp.float32)
     which = None
     if problem.baselines is not None:
-        which = jax.random.randint(baseline_key, shape[:1], 0, problem.baselines.shape[0])
+        which = jax.random.randint(baseline_key, shape[:1], 0, problem.baselines.shape[0], jnp.int32)
 
     def see(basis: Any, mask: Any, step: Any) -> Any:
         if problem.collapse:
@@ -192,7 +192,7 @@ def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
 
 def shifted(image: Any, shift: Any) -> Any:
     """An image ``[h w c]`` moved by ``shift`` pixels (down, right), its border pixels drawn out to fill the gap."""
-    rows, columns = (jnp.clip(jnp.arange(n) - by, 0, n - 1) for n, by in zip(image.shape[:2], shift))
+    rows, columns = (jnp.clip(jnp.arange(n, dtype=jnp.int32) - by, 0, n - 1) for n, by in zip(image.shape[:2], shift))
     return image[rows[:, None], columns]
 
 
@@ -250,7 +250,7 @@ def _nudged(problem: Problem, paths: Any, i: Any) -> Any:
     settings = problem.settings
     if not is_zero(problem.disturbance):
         key = jax.random.fold_in(problem.key, 2 * i + 1)
-        paths = paths + at(problem.disturbance, i) * jax.random.normal(key, paths.shape[1:])
+        paths = paths + at(problem.disturbance, i) * jax.random.normal(key, paths.shape[1:], jnp.float32)
     push = (lambda p: p) if is_zero(settings.saturation) else lambda p: saturate(p, at(settings.saturation, i))
     if settings.saturate_first:
         paths = _blurred(problem, push(paths), settings.blur_sigma, i)

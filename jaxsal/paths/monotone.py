@@ -62,7 +62,8 @@ def _minmax(p: Any, statistic: str = "midrange") -> Any:
     each turn would be launched by itself, they are unrolled, all lines together.
     """
     lines = p.reshape(p.shape[0], -1)
-    if jax.default_backend() != "cpu" or lines.shape[1] <= _LINES:
+    known = isinstance(lines.shape[1], int)  # not of an exported program with a free batch size
+    if jax.default_backend() != "cpu" or not known or lines.shape[1] <= _LINES:
         return _minmax_lines(lines, statistic).reshape(p.shape)
     count = -(-lines.shape[1] // _LINES)
     padded = jnp.pad(lines, ((0, 0), (0, count * _LINES - lines.shape[1])))

@@ -19,7 +19,7 @@ from jaxsal.features import baselines as known_baselines
 from jaxsal.features.basis import FeatureBasis
 from jaxsal.features.pixels import Pixels
 from jaxsal.paths import _ascent
-from jaxsal.paths.path import AblationPath, affine
+from jaxsal.paths.path import AblationPath, Status, affine
 from jaxsal.paths.projection import not_negative
 from jaxsal.paths.scores import KINDS, OF_A_CLASS, check_objective, finished, num_paths, probability
 from jaxsal.paths.settings import Schedule, is_zero, settle_settings
@@ -160,6 +160,7 @@ def ablation_path(
     )  # fmt: skip
     path = affine((x.shape[0], *basis.mask_shape), num_masks)
     paths = jnp.broadcast_to(path[:, None], (x.shape[0], num_paths(score), *path.shape[1:]))
+    paths = paths + jnp.zeros_like(x, paths.dtype, shape=paths.shape)  # spread over devices like the images
     state = _ascent.LOOPS[loop](problem, _ascent.start(problem, paths))
     return finished(f, basis, state.answer, chosen, score, batch_size, state.status, state.iterations)
 
@@ -204,7 +205,11 @@ def ablation_path_heatmap(
     from jaxsal.paths.reductions import REDUCTIONS, window
 
     choice("reduction", reduction, REDUCTIONS)
-    found = REDUCTIONS[reduction](ablation_path(f, x, target, **options))
+    path = ablation_path(f, x, target, **options)
+    found = REDUCTIONS[reduction](path)
+    # A path says in its status that the classifier gave NaN; a map has nothing else to say it by.
+    broken = (path.status == Status.NON_FINITE)[:, None, None]
+    found = jnp.where(broken, jnp.asarray(jnp.nan, found.dtype), found)
     return (window(found) if windowed else found).astype(jnp.asarray(x).dtype)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsal import _chunks, targets
+from jaxsal import _chunks, _compat, targets
 from jaxsal._checks import choice, message
 from jaxsal._method import method, settle
 from jaxsal._types import Array, Classifier, Float, Images, TargetLike
@@ -79,18 +79,18 @@ def _is_top(score: targets.Target, logits: Any) -> Any:
     """Whether the explained class is the top class; never so for a score that names no class."""
     if not score.classes:
         return jnp.zeros(logits.shape[:1], bool)
-    return logits.argmax(-1) == score.classes[0]
+    return targets.decision(logits) == score.classes[0]
 
 
 def along(f: Any, basis: Any, masks: Any, score: targets.Target, batch_size: int | None) -> tuple[Any, Any]:
     """F and whether the explained class is the top class, both ``[n s]``, at masks ``[n s *mask]``."""
 
-    def sample(image: Any, step: Any) -> tuple[Any, Any]:
-        logits = f(basis.take(image)(masks[image, step]))
-        part = score.take(image)
+    def sample(own: Any, step: Any) -> tuple[Any, Any]:
+        basis, masks, part = own
+        logits = f(basis(_chunks.pick(masks, step)))
         return part(logits).astype(jnp.float32), _is_top(part, logits)
 
-    return _chunks.collect(sample, masks.shape[0], masks.shape[1], batch_size)
+    return _chunks.collect(sample, (basis, masks, score), masks.shape[1], batch_size)
 
 
 class Slopes(NamedTuple):
@@ -126,16 +126,14 @@ def slopes(
       active: ``bool[n]``; the others get zeros.
       see: from (basis and masks of a chunk, sample index) to the images to evaluate; None for ``basis(masks)``.
     """
-    order = jnp.argsort(~active, stable=True)
     reward = OBJECTIVES[objective]
 
-    def sample(rank: Any, step: Any) -> Slopes:
-        image = order[rank]
-        here, part, sign = masks[image, step], score.take(image), signs[step]
+    def sample(own: Any, step: Any) -> Slopes:
+        basis, masks, part, active = own
+        here, sign = _chunks.pick(masks, step), signs[step]
 
         def rewards(mask: Any) -> tuple[Any, Any]:
-            own = basis.take(image)
-            seen = own(mask) if see is None else see(own, mask, step)
+            seen = basis(mask) if see is None else see(basis, mask, step)
             values = reward(part, f(seen), sign).astype(jnp.float32)
             return values.sum(), values
 
@@ -144,13 +142,12 @@ def slopes(
             return Slopes(value, slope)
 
         def skip() -> Slopes:
-            return Slopes(jnp.zeros(rank.shape, jnp.float32), jnp.zeros_like(here))
+            return jax.tree.map(_compat.zeros_as, jax.eval_shape(evaluate))
 
-        return jax.lax.cond(active[image].any(), evaluate, skip)
+        return jax.lax.cond(active.any(), evaluate, skip)
 
-    found = _chunks.collect(sample, masks.shape[0], masks.shape[1], batch_size)
-    back = jnp.argsort(order)
-    return jax.tree.map(lambda v: jnp.where(active.reshape(-1, *[1] * (v.ndim - 1)), v[back], 0), found)
+    found = _chunks.collect(sample, (basis, masks, score, active), masks.shape[1], batch_size, first=active)
+    return jax.tree.map(lambda v: jnp.where(active.reshape(-1, *[1] * (v.ndim - 1)), v, jnp.zeros((), v.dtype)), found)
 
 
 @method

@@ -69,6 +69,7 @@ def evaluate(
     ablated: Callable[[Any, Any], Any],
     samples: Any,
     batch_size: int | None,
+    own: Any = None,
 ) -> Any:
     """Scores of the images under masks that are made where they are needed.
 
@@ -76,19 +77,20 @@ def evaluate(
       f: classifier.
       score: target with its classes settled.
       basis: features of the n images.
-      ablated: from (image index ``[b]``, sample index ``[b]``) to masks ``[b *mask_shape]``.
+      ablated: from (rows of ``own`` ``[b ...]``, sample index ``[b]``) to masks ``[b *mask_shape]``.
       samples: the sample indices, ``int[m]``.
       batch_size: masked images in flight; None for all.
+      own: arrays ``[n ...]`` that ``ablated`` needs of each image.
 
     Returns:
       ``float32[n m]``; but for these numbers, memory does not grow with the samples.
     """
 
-    def one(image: Any, position: Any) -> Any:
-        mask = ablated(image, samples[position])
-        return score.take(image)(f(basis.take(image)(mask))).astype(jnp.float32)
+    def one(rows: Any, position: Any) -> Any:
+        basis, part, own = rows
+        return part(f(basis(ablated(own, samples[position])))).astype(jnp.float32)
 
-    return _chunks.collect(one, basis.num_images, len(samples), batch_size)
+    return _chunks.collect(one, (basis, score, own), len(samples), batch_size)
 
 
 def answer(basis: FeatureBasis, values: Any, x: Any) -> Any:

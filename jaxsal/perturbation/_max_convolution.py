@@ -51,6 +51,6 @@ def max_convolution(mask: Any, sigma: tuple[float, float], temperature: float = 
         weight = jnp.exp((value - 1) / temperature)
         return (total[0] + (value * weight).sum(-1), total[1] + weight.sum(-1)), None
 
-    zeros = jnp.zeros((len(mask), height, width), jnp.float32)
+    zeros = jnp.zeros_like(mask, jnp.float32, shape=(mask.shape[0], height, width))
     (numerator, denominator), _ = jax.lax.scan(row, (zeros, zeros), jnp.arange(2 * radius[0] + 1))
     return numerator / denominator

@@ -71,7 +71,7 @@ def least_squares(
         projection = along / scale, direction
 
     if not with_error:
-        return beta, jnp.full(beta.shape, jnp.inf)
+        return beta, jnp.full_like(beta, jnp.inf)
 
     def moves(sample: Any, fill: Any) -> Any:
         weights, z = rows(sample, fill)

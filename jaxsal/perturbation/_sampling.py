@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsal import _compat
 from jaxsal._checks import message
 from jaxsal._types import Array, Heatmaps, Int
 from jaxsal.features._pytree import register
@@ -50,13 +51,13 @@ def fold(fn: Callable[[Any, Any], Any], num_samples: int, batch_size: int | None
     size = num_samples if batch_size is None else min(batch_size, num_samples)
 
     def chunk(start: Any) -> Any:
-        sample = start + jnp.arange(size)
+        sample = start + jnp.arange(size, dtype=jnp.int32)
         return fn(jnp.minimum(sample, num_samples - 1), (sample < num_samples).astype(jnp.float32))
 
-    starts = jnp.arange(0, num_samples, size)
+    starts = jnp.arange(0, num_samples, size, dtype=jnp.int32)
     if len(starts) == 1:
         return chunk(starts[0])
-    zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(chunk, starts[0]))
+    zeros = jax.tree.map(_compat.zeros_as, jax.eval_shape(chunk, starts[0]))
     body = jax.checkpoint(lambda total, start: (jax.tree.map(jnp.add, total, chunk(start)), None))
     return jax.lax.scan(body, zeros, starts)[0]
 
@@ -91,10 +92,10 @@ def sampled(
     Raises:
       ValueError: a tolerance that is not positive.
     """
-    num_images = len(valid)
+    num_images = valid.shape[0]
     if tolerance is None:
-        count = jnp.full((num_images,), num_samples)
-        return *fit(scores_of(jnp.arange(num_samples)), count), count
+        count = jnp.full((num_images,), num_samples, jnp.int32)
+        return *fit(scores_of(jnp.arange(num_samples, dtype=jnp.int32)), count), count
     if not tolerance > 0:
         raise ValueError(message("tolerance", tolerance, "more than 0, a part of the range of the map"))
     size = -(-num_samples // (ROUNDS * group)) * group
@@ -106,7 +107,7 @@ def sampled(
 
     def advance(state: Any) -> Any:
         step, scores, count, active = state
-        more = scores_of(step * size + jnp.arange(size))
+        more = scores_of(step * size + jnp.arange(size, dtype=jnp.int32))
         scores = jax.lax.dynamic_update_slice_in_dim(scores, more, step * size, 1)
         count = jnp.where(active, jnp.minimum((step + 1) * size, num_samples), count)
         values, error = fit(scores, count)
@@ -114,7 +115,7 @@ def sampled(
         close = error.max(-1, where=valid, initial=0) <= tolerance * spread
         return step + 1, scores, count, active & ~(close & (count >= least))
 
-    shape = jax.eval_shape(scores_of, jnp.arange(size)).shape
+    shape = jax.eval_shape(scores_of, jnp.arange(size, dtype=jnp.int32)).shape
     start = (
         jnp.zeros((), jnp.int32),
         jnp.zeros((num_images, rounds * size, *shape[2:]), jnp.float32),

@@ -159,8 +159,8 @@ def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any
     fractions = jnp.asarray(ascent.areas, jnp.float32)
     penalties = ascent.penalty * ascent.growth ** jnp.arange(ascent.num_steps, dtype=jnp.float32)
 
-    def optimise(image: Any, which: Any) -> Any:
-        some, part, area = features.take(image), score.take(image), fractions[which]
+    def optimise(own: Any, which: Any) -> Any:
+        (some, part), area = own, fractions[which]
         weights, valid = flat(some.weights), some.valid
         # The gradient with respect to the area that features have: by their number alone small ones would be cheaper.
         share = some.weights * valid.sum(tuple(range(1, valid.ndim)), keepdims=True)
@@ -186,11 +186,11 @@ def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any
             velocity = 0.9 * velocity + 0.1 * scale * jax.grad(gain)(raw, penalty)
             return (jnp.clip(raw + ascent.learning_rate * velocity, 0, 1), velocity), None
 
-        start = jnp.full((len(image), *scale.shape[1:]), 0.5)
-        (raw, _), _ = jax.lax.scan(step, (start, jnp.zeros(start.shape)), penalties)
+        start = jnp.full_like(scale, 0.5)
+        (raw, _), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), penalties)
         return kept(raw)
 
-    return _chunks.collect(optimise, features.num_images, len(ascent.areas), batch_size)
+    return _chunks.collect(optimise, (features, score), len(ascent.areas), batch_size)
 
 
 def area_penalty(mask: Any, weights: Any, area: Any) -> jax.Array:

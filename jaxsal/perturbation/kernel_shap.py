@@ -72,21 +72,20 @@ def kernel_shap(
         raise ValueError(message("num_samples", num_samples, expected))
     logits = f(x)
     score = resolve(target).at(logits)
-    empty = score(f(features(jnp.ones((x.shape[0], *features.mask_shape))))).astype(jnp.float32)
+    empty = score(f(features(jnp.ones((x.shape[0], *features.mask_shape), jnp.float32)))).astype(jnp.float32)
     gain = score(logits).astype(jnp.float32) - empty
     valid = flat(features.valid)
     number = valid.sum(-1)
-    coalitions = _all(valid) if every else _drawn(valid, key)
+    coalitions = _all(size) if every else _drawn(size, key)
 
-    def ablated(image: Any, sample: Any) -> Any:
-        return 1 - coalitions(image, sample)[1].reshape(-1, *features.mask_shape)
+    def ablated(valid: Any, sample: Any) -> Any:
+        return 1 - coalitions(valid, sample)[1].reshape(-1, *features.mask_shape)
 
     def scores_of(samples: Any) -> Any:
-        return evaluate(f, score, features, ablated, samples, batch_size) - empty[:, None]
+        return evaluate(f, score, features, ablated, samples, batch_size, valid) - empty[:, None]
 
     def design(sample: Any) -> tuple[Any, Any]:
-        images = jnp.arange(len(valid))
-        return jax.vmap(lambda i: coalitions(jnp.full(sample.shape, i), sample))(images)
+        return jax.vmap(coalitions, (0, None))(valid, sample)
 
     def fit(scores: Any, count: Any) -> tuple[Any, Any]:
         # Rounding may make the matrix of the sums singular where few coalitions are drawn; features that are not there
@@ -97,7 +96,7 @@ def kernel_shap(
         values, error = least_squares(
             design, scores, count, penalty, number, batch_size, with_error, total, 1 if every else 2
         )
-        return values, jnp.zeros(values.shape) if every else error
+        return values, jnp.zeros_like(values) if every else error
 
     if every:
         num_samples, tolerance = max(2**size - 2, 1), None
@@ -107,45 +106,45 @@ def kernel_shap(
     return Estimate(answer(features, values, x), answer(features, error, x), count)
 
 
-def _all(valid: Any) -> Any:
+def _all(size: int) -> Any:
     """Sample s is the coalition whose bits are those of s + 1; its weight is the kernel's."""
-    size = valid.shape[-1]
     table = np.zeros((size + 1, size + 1), np.float32)
     for players in range(2, size + 1):
         for k in range(1, players):
             table[players, k] = (players - 1) / (math.comb(players, k) * k * (players - k))
 
-    def coalitions(image: Any, sample: Any) -> tuple[Any, Any]:
+    def coalitions(valid: Any, sample: Any) -> tuple[Any, Any]:
         there = ((sample[:, None] + 1) >> jnp.arange(size)) & 1
-        there = there * valid[image]
-        return jnp.asarray(table)[valid[image].sum(-1), there.sum(-1)], there.astype(jnp.float32)
+        there = there * valid
+        return jnp.asarray(table)[valid.sum(-1), there.sum(-1)], there.astype(jnp.float32)
 
     return coalitions
 
 
-def _drawn(valid: Any, key: Any) -> Any:
+def _drawn(size: int, key: Any) -> Any:
     """Sample 2 s is a coalition drawn from the kernel, sample 2 s + 1 its complement; their weights are 1.
 
     The size has probability ∝ (F − 1)/(k (F − k)), and all coalitions of a size are as likely. An image with one
     feature has none.
     """
-    size = valid.shape[-1]
-    players = valid.sum(-1, keepdims=True)
-    k = jnp.arange(1, size)
-    chance = jnp.where(k < players, 1 / (k * jnp.maximum(players - k, 1)), 0)
-    cumulative = jnp.cumsum(chance, -1) / jnp.maximum(chance.sum(-1, keepdims=True), 1e-30)
+    k = jnp.arange(1, size, dtype=jnp.float32)
 
-    def coalitions(image: Any, sample: Any) -> tuple[Any, Any]:
-        def draw(key: Any, cumulative: Any, valid: Any) -> Any:
+    def coalitions(valid: Any, sample: Any) -> tuple[Any, Any]:
+        valid = jnp.broadcast_to(valid, (*sample.shape, size))
+
+        def draw(key: Any, valid: Any) -> Any:
+            players = valid.sum()
+            chance = jnp.where(k < players, 1 / (k * jnp.maximum(players - k, 1)), 0)
+            cumulative = jnp.cumsum(chance) / jnp.maximum(chance.sum(), 1e-30)
             size_key, order_key = jax.random.split(key)
-            number = 1 + (jax.random.uniform(size_key) >= cumulative[:-1]).sum()
-            number = jnp.minimum(number, valid.sum() - 1)
-            order = jnp.where(valid, jax.random.uniform(order_key, (size,)), 2.0)
+            number = 1 + (jax.random.uniform(size_key, (), jnp.float32) >= cumulative[:-1]).sum()
+            number = jnp.minimum(number, players - 1)
+            order = jnp.where(valid, jax.random.uniform(order_key, (size,), jnp.float32), 2.0)
             return jnp.argsort(jnp.argsort(order)) < number
 
-        first = jax.vmap(draw)(random_keys(key, sample // 2), cumulative[image], valid[image])
-        there = jnp.where((sample % 2 == 1)[:, None], ~first, first) & valid[image]
-        weight = (players[image, 0] > 1).astype(jnp.float32)
+        first = jax.vmap(draw)(random_keys(key, sample // 2), valid)
+        there = jnp.where((sample % 2 == 1)[:, None], ~first, first) & valid
+        weight = (valid.sum(-1) > 1).astype(jnp.float32)
         return weight, there.astype(jnp.float32)
 
     return coalitions

@@ -79,14 +79,15 @@ def lime(
     number = valid.sum(-1, keepdims=True)
 
     def there(sample: Any) -> Any:
-        draw = jax.vmap(lambda k: jax.random.uniform(k, (features.num_features,)))(random_keys(key, sample))
-        return (draw < 0.5).astype(jnp.float32)
+        draw = lambda k: jax.random.uniform(k, (features.num_features,), jnp.float32)  # noqa: E731
+        return (jax.vmap(draw)(random_keys(key, sample)) < 0.5).astype(jnp.float32)
 
     def design(sample: Any) -> tuple[Any, Any]:
         z = there(sample)
         distance = 1 - jnp.sqrt((z[None] * valid[:, None]).sum(-1) / number)
         # Centred, so that the intercept hardly depends on the coefficients.
-        rows = jnp.concatenate([(z[None] - 0.5) * valid[:, None], jnp.ones((len(valid), len(z), 1))], -1)
+        rows = (z[None] - 0.5) * valid[:, None]
+        rows = jnp.concatenate([rows, jnp.ones_like(rows[..., :1])], -1)
         return jnp.exp(-((distance / kernel_width) ** 2)), rows
 
     def scores_of(samples: Any) -> Any:
@@ -95,7 +96,8 @@ def lime(
 
     def fit(scores: Any, count: Any) -> tuple[Any, Any]:
         # Columns of features that are not there are empty: any positive penalty makes their coefficients 0.
-        penalty = jnp.concatenate([jnp.where(valid, ridge, 1.0), jnp.zeros((len(valid), 1))], -1)
+        penalty = jnp.where(valid, jnp.asarray(ridge, jnp.float32), 1)
+        penalty = jnp.concatenate([penalty, jnp.zeros_like(penalty[:, :1])], -1)
         with_error = return_error or tolerance is not None
         beta, error = least_squares(design, scores, count, penalty, number[:, 0] + 1, batch_size, with_error)
         return beta[:, :-1], error[:, :-1]

@@ -84,11 +84,11 @@ def meaningful_perturbation(
     keys = jax.random.split(jax.random.key(0) if key is None else key, num_steps)
     optimizer = optax.adam(learning_rate)
 
-    def optimise(image: Any, _: Any) -> Any:
-        some, part = features.take(image), explained.take(image)
+    def optimise(own: Any, _: Any) -> Any:
+        some, part = own
 
         def loss(mask: Any, key: Any) -> Any:
-            shift = jax.random.randint(key, (2,), -jitter, jitter + 1)
+            shift = jax.random.randint(key, (2,), -jitter, jitter + 1, jnp.int32)
             total = part(f(_shifted(some, mask, shift))).astype(jnp.float32) + mass * some.mass(mask)
             if some.spatial:
                 total = total + variation * _variation(mask, power)
@@ -99,11 +99,11 @@ def meaningful_perturbation(
             updates, moments = optimizer.update(jax.grad(loss)(mask, key), moments)
             return (jnp.clip(optax.apply_updates(mask, updates), 0, 1), moments), None
 
-        start = jnp.full((len(image), *some.mask_shape), 0.5)
+        start = jnp.full_like(some.weights, 0.5)
         (mask, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), keys)
         return some.heatmap(jnp.where(some.valid, mask, 0))
 
-    return _chunks.collect(optimise, x.shape[0], 1, batch_size)[:, 0].astype(x.dtype)
+    return _chunks.collect(optimise, (features, explained), 1, batch_size)[:, 0].astype(x.dtype)
 
 
 def _blurred(x: Any, background: Any) -> FeatureBasis:
@@ -121,15 +121,16 @@ def _shifted(basis: FeatureBasis, mask: Any, shift: Any) -> Any:
         mask = jnp.einsum("ij,njk,lk->nil", rows, mask, columns, precision="highest")
     images = basis(mask)
     for axis in (1, 2):
-        index = jnp.clip(jnp.arange(images.shape[axis]) - shift[axis - 1], 0, images.shape[axis] - 1)
+        index = jnp.clip(jnp.arange(images.shape[axis], dtype=jnp.int32) - shift[axis - 1], 0, images.shape[axis] - 1)
         images = jnp.take(images, index, axis)
     return images
 
 
 def _moved(side: int, by: Any) -> jax.Array:
     """The matrix that moves a signal by so many cells, with linear interpolation, its ends held constant."""
-    where = jnp.clip(jnp.arange(side) - by, 0, side - 1)
-    return jnp.maximum(1 - jnp.abs(where[:, None] - jnp.arange(side)), 0)
+    cells = jnp.arange(side, dtype=jnp.float32)
+    where = jnp.clip(cells - by, 0, side - 1).astype(jnp.float32)
+    return jnp.maximum(1 - jnp.abs(where[:, None] - cells), 0)
 
 
 def _variation(mask: Any, power: float) -> Any:

@@ -74,7 +74,7 @@ def occlusion(
         row, column = rows[sample // len(columns)], columns[sample % len(columns)]
         return row[:, :, None] * column[:, None, :]
 
-    scores = evaluate(f, score, pixels, ablated, jnp.arange(len(rows) * len(columns)), batch_size)
+    scores = evaluate(f, score, pixels, ablated, jnp.arange(len(rows) * len(columns), dtype=jnp.int32), batch_size)
     drops = (score(logits).astype(jnp.float32)[:, None] - scores).reshape(-1, len(rows), len(columns))
     # Windows are products of intervals, so the sum over those on a pixel is two small matrix products.
     total = jnp.einsum("rh,nrc,cw->nhw", rows, drops, columns, precision="highest")
@@ -87,9 +87,9 @@ def _features(f: Any, x: Any, target: Any, basis: BasisLike, baseline: Any, batc
     score = resolve(target).at(logits)
 
     def ablated(_: Any, sample: Any) -> Any:
-        return jax.nn.one_hot(sample, features.num_features).reshape(-1, *features.mask_shape)
+        return jax.nn.one_hot(sample, features.num_features, dtype=jnp.float32).reshape(-1, *features.mask_shape)
 
-    scores = evaluate(f, score, features, ablated, jnp.arange(features.num_features), batch_size)
+    scores = evaluate(f, score, features, ablated, jnp.arange(features.num_features, dtype=jnp.int32), batch_size)
     return answer(features, flat(score(logits).astype(jnp.float32)[:, None] - scores), x)
 
 

@@ -76,7 +76,7 @@ def rise(
         keys = random_keys(key, sample)
         if features.spatial:
             return jax.vmap(lambda k: grid_mask(k, features.mask_shape, cells, p))(keys)
-        draw = jax.vmap(lambda k: jax.random.uniform(k, (features.num_features,)))(keys)
+        draw = jax.vmap(lambda k: jax.random.uniform(k, (features.num_features,), jnp.float32))(keys)
         return (draw < p).astype(jnp.float32).reshape(-1, *features.mask_shape)
 
     def scores_of(samples: Any) -> Any:
@@ -98,13 +98,13 @@ def grid_mask(key: Any, shape: tuple[int, ...], cells: int, p: float) -> jax.Arr
     The grid is stretched to (cells + 1) · C pixels, C = ⌈side/cells⌉, and cut at an offset drawn from 0 to C − 1.
     """
     value_key, offset_key = jax.random.split(key)
-    values = (jax.random.uniform(value_key, (cells, cells)) < p).astype(jnp.float32)
+    values = (jax.random.uniform(value_key, (cells, cells), jnp.float32) < p).astype(jnp.float32)
 
     def interpolate(side: int, offset_key: Any) -> Any:
         cell = -(-side // cells)
-        pixel = jnp.arange(side) + jax.random.randint(offset_key, (), 0, cell)
+        pixel = jnp.arange(side, dtype=jnp.float32) + jax.random.randint(offset_key, (), 0, cell, jnp.int32)
         where = jnp.clip((pixel + 0.5) * cells / ((cells + 1) * cell) - 0.5, 0, cells - 1)
-        return jnp.maximum(1 - jnp.abs(where[:, None] - jnp.arange(cells)), 0)
+        return jnp.maximum(1 - jnp.abs(where[:, None] - jnp.arange(cells, dtype=jnp.float32)), 0)
 
     rows, columns = (interpolate(side, k) for side, k in zip(shape, jax.random.split(offset_key)))
     return jnp.matmul(jnp.matmul(rows, values, precision="highest"), columns.T, precision="highest")
@@ -140,7 +140,7 @@ def conditional_mean(masks: Any, scores: Any, count: Any, batch_size: int | None
     safe = jnp.where(weight > 0, weight, 1)
     mean = weighted / safe
     if not with_error:
-        return centre + mean, jnp.full(mean.shape, jnp.inf)
+        return centre + mean, jnp.full_like(mean, jnp.inf)
     square, cross, squared_weight = second[0]
     variance = jnp.maximum(square - 2 * mean * cross + mean**2 * squared_weight, 0)
     correction = total / jnp.maximum(total - 1, 1)

@@ -67,25 +67,26 @@ def shapley(
     logits = f(x)
     score = resolve(target).at(logits)
     whole = score(logits).astype(jnp.float32)
-    empty = score(f(features(jnp.ones((x.shape[0], *features.mask_shape))))).astype(jnp.float32)
+    empty = score(f(features(jnp.ones((x.shape[0], *features.mask_shape), jnp.float32)))).astype(jnp.float32)
     valid = flat(features.valid)
 
-    def places(image: Any, order: Any) -> Any:
+    def places(valid: Any, order: Any) -> Any:
         """Each feature's place in the orders, ``int[b features]``; those that are not there come last."""
-        draw = jax.vmap(lambda k: jax.random.uniform(k, (size,)))(random_keys(key, order // 2))
+        draw = jax.vmap(lambda k: jax.random.uniform(k, (size,), jnp.float32))(random_keys(key, order // 2))
         draw = jnp.where((order % 2 == 1)[:, None], 1 - draw, draw)
-        return jnp.argsort(jnp.argsort(jnp.where(valid[image], draw, 2.0), -1), -1)
+        valid = jnp.broadcast_to(valid, draw.shape)
+        return jnp.argsort(jnp.argsort(jnp.where(valid, draw, 2.0), -1), -1)
 
     def scores_of(orders: Any) -> Any:
-        def ablated(image: Any, sample: Any) -> Any:
+        def ablated(valid: Any, sample: Any) -> Any:
             step = sample % (size - 1)
-            late = places(image, sample // (size - 1)) > step[:, None]
+            late = places(valid, sample // (size - 1)) > step[:, None]
             return late.astype(jnp.float32).reshape(-1, *features.mask_shape)
 
         if size == 1:
-            return jnp.zeros((x.shape[0], len(orders), 0))
+            return jnp.zeros((x.shape[0], len(orders), 0), jnp.float32)
         samples = (orders[:, None] * (size - 1) + jnp.arange(size - 1)).ravel()
-        scores = evaluate(f, score, features, ablated, samples, batch_size)
+        scores = evaluate(f, score, features, ablated, samples, batch_size, valid)
         return scores.reshape(x.shape[0], len(orders), size - 1)
 
     def gains(scores: Any) -> Any:
@@ -93,7 +94,7 @@ def shapley(
         ends = [jnp.broadcast_to(v[:, None, None], (*scores.shape[:2], 1)) for v in (empty, whole)]
         steps = jnp.diff(jnp.concatenate([ends[0], scores, ends[1]], -1), axis=-1)
         orders = jnp.arange(scores.shape[1])
-        place = jax.vmap(lambda i: places(jnp.full(orders.shape, i), orders))(jnp.arange(x.shape[0]))
+        place = jax.vmap(places, (0, None))(valid, orders)
         return jnp.take_along_axis(steps, place, -1)
 
     def fit(scores: Any, count: Any) -> tuple[Any, Any]:

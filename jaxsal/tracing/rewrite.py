@@ -12,12 +12,12 @@ rules and all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxsal import _compat as c
 from jaxsal._checks import message
@@ -86,8 +86,13 @@ def _evaluate(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, 
 
 
 def _foldable(eqn: c.JaxprEqn, values: Sequence[Any]) -> bool:
-    small = all(np.prod(c.shape(v), dtype=np.int64) <= _FOLD_LIMIT for v in eqn.outvars)
-    return small and not any(c.is_tracer(v) for v in values)
+    return not any(c.is_tracer(v) for v in values) and all(map(_readable, eqn.outvars))
+
+
+def _readable(var: Any) -> bool:
+    """Whether a result would be small, and of a known shape."""
+    shape = c.shape(var)
+    return all(isinstance(side, int) for side in shape) and math.prod(shape) <= _FOLD_LIMIT
 
 
 # One function for each primitive that holds jaxprs: evaluate it with the visitor inside.

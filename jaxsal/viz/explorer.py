@@ -20,6 +20,7 @@ from jaxsal import _checks, _chunks, _files
 from jaxsal._checks import message
 from jaxsal._types import Images
 from jaxsal.paths.path import AblationPath, Status, with_ends
+from jaxsal.targets import probabilities
 
 CLASSES = 6
 """Shown as bars at each time."""
@@ -111,12 +112,13 @@ def explore(
 def _reveal(f: Any, basis: Any, masks: Any, chunk: Any) -> tuple[Any, Any]:
     """Images and probabilities at masks ``[n s *mask]``; ``chunk`` is an array as long as a chunk."""
 
-    def sample(image: Any, step: Any) -> tuple[Any, Any]:
-        seen = basis.take(image)(masks[image, step])
-        chances = None if f is None else jax.nn.softmax(f(seen).astype(jnp.float32))
+    def sample(own: Any, step: Any) -> tuple[Any, Any]:
+        basis, masks = own
+        seen = basis(_chunks.pick(masks, step))
+        chances = None if f is None else probabilities(f(seen).astype(jnp.float32))
         return seen, chances
 
-    return _chunks.collect(sample, masks.shape[0], masks.shape[1], len(chunk) or None)
+    return _chunks.collect(sample, (basis, masks), masks.shape[1], len(chunk) or None)
 
 
 def _along(path: AblationPath, images: Any, f: Any, masks: Any, batch_size: int | None) -> tuple[Any, Any, Any]:

@@ -1,6 +1,9 @@
 """Image files of every kind, made here with Pillow."""
 
+import io
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -190,3 +193,57 @@ def test_png_round_trip_and_atomicity(tmp_path):
     with pytest.raises(OSError):
         images.save_png(tmp_path / "no" / "a.png", RGB / 255)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "g.png"]
+
+
+def test_sources_other_than_paths(tmp_path):
+    path = save(tmp_path / "a.png", RGB)
+    want = images.read(path)
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(images.read(file), want)
+    data = path.read_bytes()
+    for source in (str(path), data, io.BytesIO(data), Image.open(path), Image.fromarray(RGB)):
+        np.testing.assert_array_equal(images.read(source), want)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_allclose(images.read(Image.open(tmp_path / "turned.png"))[0], np.rot90(RGB, -1) / 255, atol=1e-7)
+    np.testing.assert_array_equal(images.read(path, np.int64(4)), images.read(path, 4))
+    for source, error, words in [
+        ("https://example.com/cat.jpg", ValueError, "Download it first"),
+        (RGB, TypeError, "x\\[None\\]"),
+        (io.BytesIO(b"no image"), ValueError, "no image"),
+        (data[:60], ValueError, "of 60 bytes"),
+        (3, TypeError, "a file object"),
+    ]:
+        with pytest.raises(error, match=words):
+            images.read(source)
+
+
+def _chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _png(samples, depth, transparent):
+    """A PNG file of ``[h w c]`` samples of so many bits, c = 1 or 3, with a transparent colour."""
+    height, width, channels = samples.shape
+    header = struct.pack(">IIBBBBB", width, height, depth, 0 if channels == 1 else 2, 0, 0, 0)
+    if depth == 16:
+        rows = [row.astype(">u2").tobytes() for row in samples]
+    else:
+        bits = np.unpackbits(samples.astype(np.uint8)[..., None], axis=-1)[..., 8 - depth :]
+        rows = [np.packbits(row.reshape(-1)).tobytes() for row in bits]
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    clear = struct.pack(f">{channels}H", *transparent)
+    chunks = [(b"IHDR", header), (b"tRNS", clear), (b"IDAT", data), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*c) for c in chunks)
+
+
+@pytest.mark.parametrize(("depth", "channels"), [(16, 1), (16, 3), (8, 1), (8, 3), (4, 1), (2, 1)])
+def test_transparent_colours_of_any_depth(depth, channels):
+    samples = np.random.default_rng(0).integers(0, 2**depth, (5, 7, channels))
+    clear = samples[2, 3]
+    x = images.read(_png(samples, depth, clear), background=0.25)[0]
+    want = np.repeat(samples / (2**depth - 1), 3 // channels, -1)
+    if (depth, channels) == (16, 3):
+        want = samples // 256 / 255
+    np.testing.assert_allclose(x, np.where((samples == clear).all(-1, keepdims=True), 0.25, want), atol=1e-6)
