@@ -75,12 +75,19 @@ def test_area_penalty_with_weights():
 
 
 def test_extremal_finds_the_square():
-    """All of the kept area lies where it counts, and the masks have the areas asked for."""
+    """What is not ablated lies where it counts, and has the areas asked for."""
     f = Square(jnp.asarray(10.0))
     basis = Pixels(BRIGHT, 0.0, shape=(12, 12))
     areas = (0.06, 0.11, 0.3)
-    masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=basis, areas=areas, num_steps=600, sigma=0.12))
-    assert masks.shape == (2, 3, 12, 12)
+    ablated = extremal_masks(f, BRIGHT, 1, basis=basis, areas=areas, num_steps=600, sigma=0.12)
+    assert ablated.shape == (2, 3, 12, 12)
+    # The masks are interventions as they are: the largest part shown alone has most of the score, and the rest none.
+    whole, none = np.asarray(f(BRIGHT)[:, 1]), np.asarray(f(0 * BRIGHT)[:, 1])
+    shown, hidden = (
+        (np.asarray(f(basis(m))[:, 1]) - none) / (whole - none) for m in (ablated[:, 2], 1 - ablated[:, 2])
+    )
+    assert (shown > 0.85).all() and (hidden < 0.15).all()
+    masks = 1 - np.asarray(ablated)
     np.testing.assert_allclose(masks.mean((2, 3)), np.broadcast_to(areas, (2, 3)), atol=0.03)
     inside = (masks * NEAR).sum((2, 3)) / masks.sum((2, 3))
     assert (inside[:, :2] > 0.95).all() and (masks[:, 1, 3:5, 3:5] > 0.85).all()
@@ -95,14 +102,17 @@ def test_extremal_finds_the_square():
 def test_extremal_variants_find_the_square(variant):
     f, basis = Square(jnp.asarray(10.0)), Pixels(BRIGHT, 0.0, shape=(12, 12))
     options = {"areas": (0.1,), "num_steps": 400, "sigma": 0.12, "variant": variant}
-    masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=basis, **options))[:, 0]
+    ablated = extremal_masks(f, BRIGHT, 1, basis=basis, **options)[:, 0]
+    half = (f(BRIGHT)[:, 1] + f(0 * BRIGHT)[:, 1]) / 2
+    assert (np.asarray(f(basis(ablated))[:, 1] < half) == (variant == "delete")).all()
+    masks = np.asarray(ablated if variant == "delete" else 1 - ablated)
     assert ((masks * NEAR).sum((1, 2)) > 0.95 * masks.sum((1, 2))).all() and (masks[:, 3:5, 3:5] > 0.9).all()
 
 
 def test_extremal_is_the_smoothed_sum():
     x = images(2, 12)
     options = {"num_steps": 3, "areas": (0.1, 0.3)}
-    masks = extremal_masks(tiny(), x, 1, **options)
+    masks = 1 - extremal_masks(tiny(), x, 1, **options)
     total = Pixels(x, 0.0, (32, 32)).heatmap(masks.sum(1))
     np.testing.assert_allclose(extremal_perturbation(tiny(), x, 1, smoothing=0.0, **options), total, atol=1e-5)
     smooth = baselines.blurred(total[..., None], 0.2 * 12)[..., 0]
@@ -113,13 +123,14 @@ def test_extremal_over_features():
     """Of patches, and of regions of which the second image has fewer."""
     f = Square(jnp.asarray(10.0))
     options = {"num_steps": 500, "areas": (0.12,)}
-    masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=Patches(BRIGHT, 0.0, 2), **options))[:, 0]
+    masks = 1 - np.asarray(extremal_masks(f, BRIGHT, 1, basis=Patches(BRIGHT, 0.0, 2), **options))[:, 0]
     assert (masks[:, 1:3, 1:3] > 0.9).all()
     np.testing.assert_allclose(masks.mean((1, 2)), 0.12, atol=0.03)
     band = np.digitize(np.arange(12), (2, 6))
     labels = np.stack([band[:, None] * 3 + band, np.minimum(band[:, None] * 3 + band, 5)])  # 4 is the square
-    masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=Segments(BRIGHT, 0.0, labels), **options))[:, 0]
-    assert (masks[:, 4] > 0.9).all() and (np.delete(masks, 4, 1) < 0.1).all() and (masks[1, 6:] == 0).all()
+    ablated = np.asarray(extremal_masks(f, BRIGHT, 1, basis=Segments(BRIGHT, 0.0, labels), **options))[:, 0]
+    assert (ablated[:, 4] < 0.1).all() and (ablated[1, 6:] == 0).all()  # of those that are not there
+    assert (np.delete(ablated[0], 4) > 0.9).all() and (np.delete(ablated[1, :6], 4) > 0.9).all()
 
 
 def test_shift_moves_the_image_under_the_mask():
