@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nets import images, tiny
 from perturbation.oracles import Square
+from scipy.special import ndtr
 
 import jaxsal as js
 from jaxsal.features import Patches, Pixels, Segments, baselines
@@ -161,7 +162,9 @@ def test_variation_against_a_loop():
 def test_meaningful_finds_the_square():
     f = Square(jnp.asarray(20.0))
     basis = Pixels(BRIGHT, 0.0, shape=(12, 12))
-    out = np.asarray(meaningful_perturbation(f, BRIGHT, 1, basis=basis, num_steps=150, jitter=0, mass=0.3))
+    out = np.asarray(
+        meaningful_perturbation(f, BRIGHT, 1, basis=basis, num_steps=150, jitter=0, mass=0.3, smoothing=0.0)
+    )
     assert (out.min((1, 2)) >= 0).all() and (out.max((1, 2)) <= 1).all()
     ablated = np.asarray(jax.nn.softmax(f(basis(jnp.asarray(out))))[:, 1])
     assert (ablated < 0.02).all() and (jax.nn.softmax(f(BRIGHT))[:, 1] > 0.98).all()
@@ -169,6 +172,33 @@ def test_meaningful_finds_the_square():
     outside = SQUARE.copy()
     outside[1:7, 1:7] = True  # total variation lets it run out by a pixel
     assert (out[:, ~outside].mean(1) < 0.05).all()
+
+
+def mirrored(n, sigma):
+    """The matrix of a Gaussian blur over n cells, cell by cell of the signal and of its mirror images."""
+    out = np.zeros((n, n))
+    for i in range(n):
+        for j in range(-3 * n, 4 * n):
+            out[i, (j if j % (2 * n) < n else -1 - j) % n] += np.exp(-((i - j) ** 2) / (2 * sigma**2))
+    return out / out.sum(1, keepdims=True)
+
+
+def test_meaningful_starts_from_the_disc_that_takes_the_class_away_and_answers_it_smoothed():
+    """Of 36 soft discs in the centre, by a loop; images higher than wide, of which the second has a smaller object."""
+    x = jnp.zeros((2, 16, 12, 3)).at[0, 2:14, 2:10].set(0.9).at[1, 6:10, 4:8].set(0.9)
+    basis, f = Pixels(x, 0.0, shape=(8, 6)), lambda x: x.mean((1, 2))
+    score = jax.jit(lambda m: f(basis(jnp.broadcast_to(m, (2, 8, 6))))[:, 1])
+    rows, columns = (np.arange(8) + 0.5) * 2 - 8, (np.arange(6) + 0.5) * 2 - 6
+    away = np.hypot(rows[:, None], columns) * 224 / 12
+    discs = [np.zeros((8, 6)), *(ndtr((r - away) / 10) for r in range(5, 175, 5)), np.ones((8, 6))]
+    left = np.stack([score(jnp.asarray(d, jnp.float32)) for d in discs])
+    left = left - left[-1]
+    first = [next(k for k in range(36) if left[k, i] / left[0, i] <= 0.01) for i in range(2)]
+    assert 5 < first[1] < first[0] < 35
+    options = {"num_steps": 1, "learning_rate": 1e-7, "smoothing": 0.15, "score": "target"}  # see the start
+    got = meaningful_perturbation(f, x, 1, basis=basis, start="disc", **options)
+    smooth = [mirrored(8, 0.15 * 12 * 8 / 16) @ discs[k] @ mirrored(6, 0.15 * 12 * 6 / 12).T for k in first]
+    np.testing.assert_allclose(got, basis.heatmap(jnp.asarray(np.stack(smooth), jnp.float32)), atol=1e-5)
 
 
 def test_meaningful_over_patches():
@@ -216,6 +246,8 @@ def test_errors():
         (ValueError, "between 0 and 1", lambda: extremal_perturbation(f, x, areas=(0.1, 1.0))),
         (ValueError, "between 0 and 1", lambda: extremal_perturbation(f, x, areas=())),
         (ValueError, "preserve", lambda: extremal_perturbation(f, x, variant="keep")),
+        (ValueError, "pictures", lambda: meaningful_perturbation(f, x, basis=Patches(x, 0.0, 4), start="disc")),
+        (ValueError, "smoothing", lambda: meaningful_perturbation(f, x, smoothing=-1.0)),
         (ValueError, "sigma", lambda: extremal_masks(f, x, sigma=0.0)),
         (ValueError, "smoothing", lambda: extremal_perturbation(f, x, smoothing=-1.0)),
         (ValueError, "more than 0", lambda: extremal_perturbation(f, x, num_steps=0)),
