@@ -6,6 +6,9 @@ DATA holds ``weights/NETWORK.safetensors`` and ``imagenet_val`` (photographs, ``
 true class. Only images whose boxes cover less than a quarter count: on the others the centre of the image
 scores as well.
 
+``--settings score_cam excitation_backprop meaningful_perturbation --no-path`` measures these methods as their papers,
+their authors' code and this library set them: docs/settings.md has the numbers and what they mean.
+
 For every setting and reduction, plain and windowed: strict pointing accuracy and that within 15 pixels (with a 95 %
 interval), mean insertion and deletion AUC (on the baselines of RISE), mean path score, seconds a path.
 """
@@ -141,6 +144,50 @@ def others(f: object, options: argparse.Namespace) -> dict[str, Callable]:
     return found
 
 
+SETTINGS = ("score_cam", "excitation_backprop", "meaningful_perturbation")
+
+WALKS = {
+    "squeezenet1_1": ("features.8", "features.11", "features"),
+    "mobilenet_v2": ("features.14.conv.0", "features.13", "features"),
+}
+"""Layers to stop excitation backprop at. First rectified maps of 14 × 14 cells, as those that TorchRay takes are (pool4
+of VGG16, stage 3 of ResNet-50)."""
+
+
+def published(f: object, options: argparse.Namespace) -> dict[str, Callable]:
+    """Methods with the settings of their papers and of their authors' code, as functions of images and classes."""
+    flight, found = {"batch_size": options.batch_size}, {}
+    if "score_cam" in options.settings:
+        probability = js.targets.probability
+        found["score_cam"] = lambda x, t: js.score_cam(f, x, t, **flight)
+        found["score_cam, increase"] = lambda x, t: js.score_cam(f, x, t, weighting="increase", **flight)
+        found["score_cam, probability as it is (authors' code)"] = lambda x, t: js.score_cam(
+            f, x, probability(t), weighting="score", **flight
+        )
+    if "excitation_backprop" in options.settings:
+        for layer in (*WALKS[options.network], None):
+            for contrastive in (False, True):
+                found[f"excitation_backprop, {layer or 'pixels'}, {'contrastive' if contrastive else 'plain'}"] = (
+                    lambda x, t, layer=layer, contrastive=contrastive: js.excitation_backprop(
+                        f, x, t, layer=layer, contrastive=contrastive
+                    )
+                )
+    if "meaningful_perturbation" in options.settings:
+        smooth, sparse = {"smoothing": 5 / 224}, {"mass": 0.01, "variation": 0.2 / 784, "num_steps": 500}
+        variants = {
+            "even start, smoothed": smooth,
+            "even start, not smoothed": {"smoothing": 0.0},
+            "disc, smoothed (authors)": {"start": "disc", **smooth},
+            "even start, l1 0.01, tv 0.2 of means, 500 steps (a PyTorch port)": {"smoothing": 0.0, **sparse},
+        }
+        for name, more in variants.items():
+            more = more if options.steps is None else {**more, "num_steps": options.steps}
+            found[f"meaningful_perturbation, {name}"] = lambda x, t, more=more: js.meaningful_perturbation(
+                f, x, t, **more, **flight
+            )
+    return found
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with weights and imagenet_val")
@@ -159,6 +206,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--baseline-sigma", type=float, help="of the blurred baseline; else the rule of the thesis")
     parser.add_argument("--rise", type=int, default=0, help="masks of RISE; 0 to leave it out (the paper: 4000)")
     parser.add_argument("--extremal", type=int, default=0, help="steps of extremal perturbation (the paper: 800)")
+    parser.add_argument("--settings", nargs="+", default=[], choices=SETTINGS, help="methods as their papers set them")
+    parser.add_argument("--steps", type=int, help="of meaningful perturbation; else those of each setting")
     parser.add_argument("--no-path", action="store_true", help="the methods to compare with alone")
     parser.add_argument("--auc-steps", type=int, default=20, help="of insertion and deletion; 0 for neither")
     parser.add_argument("--batch", type=int, default=8, help="images together")
@@ -188,7 +237,7 @@ def main() -> int:
     rows_, columns = (np.abs(np.arange(side) - (side - 1) / 2) for side in judge.x.shape[1:3])
     centre = np.broadcast_to(-(rows_[:, None] + columns), judge.x.shape[:3])
     report("centre of the image", np.asarray(centre, np.float32), 0.0)
-    for name, method in others(f, options).items():
+    for name, method in {**others(f, options), **published(f, options)}.items():
         found, seconds = judge.collect(lambda x, labels, m=method: {"map": m(x, labels)})
         report(name, found["map"], seconds)
     for sigma, saturation in () if options.no_path else itertools.product(options.blur_sigma, options.saturation):

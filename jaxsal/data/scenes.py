@@ -39,15 +39,16 @@ class Scenes(NamedTuple):
 
     From :func:`generate`, objects come largest first: object 0 carries the label and lies on top. Masks and
     boxes are of the visible part of each object. Where an image has fewer than ``m`` objects, the rest of
-    ``object_labels`` is -1 and the rest of ``masks`` and ``boxes`` is zero. Boxes are rows before columns,
-    ``(row0, col0, row1, col1)`` in pixels, end exclusive: ``image[row0:row1, col0:col1]`` is the tight crop.
+    ``object_labels`` is -1, of ``masks`` False and of ``boxes`` NaN (so are those of an object that others hide).
+    Boxes are ``(x0, y0, x1, y1)`` in pixels, as the metrics of ``js.evaluation`` take them: whole numbers here, and
+    ``image[y0:y1, x0:x1]`` is the tight crop.
     """
 
     images: Float[Array, "n s s 3"]
     labels: Int[Array, " n"]
     object_labels: Int[Array, "n m"]
     masks: Bool[Array, "n m s s"]
-    boxes: Int[Array, "n m 4"]
+    boxes: Float[Array, "n m 4"]
 
 
 def generate(
@@ -192,13 +193,13 @@ def _draw(key, layout, size, clutter):
 
 
 def _box(mask):
-    """The tight box of a mask, end exclusive; zeros for an empty one."""
+    """The tight box (x0, y0, x1, y1) of a mask; NaN for an empty one."""
 
     def span(line):
         return jnp.argmax(line), len(line) - jnp.argmax(line[::-1])
 
-    (row0, row1), (col0, col1) = span(mask.any(axis=1)), span(mask.any(axis=0))
-    return jnp.where(mask.any(), jnp.stack([row0, col0, row1, col1]), 0).astype(jnp.int32)
+    (x0, x1), (y0, y1) = span(mask.any(axis=0)), span(mask.any(axis=1))
+    return jnp.where(mask.any(), jnp.stack([x0, y0, x1, y1]).astype(jnp.float32), jnp.nan)
 
 
 def _uniforms(key, *shapes):

@@ -1,7 +1,7 @@
 """Does the heatmap point at the object? Judged against annotated boxes or masks.
 
-Boxes are (x0, y0, x1, y1) in pixels, continuous: a pixel belongs to a box if its centre lies in it, so (0, 0, w, h) is
-the whole image.
+Boxes are (x0, y0, x1, y1) in pixels, continuous, as ``scenes.boxes`` are: a pixel belongs to a box if its centre lies
+in it, so (0, 0, w, h) is the whole image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsal import _checks
+from jaxsal import _boxes, _checks
 from jaxsal._checks import message
 from jaxsal._resize import resize
 from jaxsal._types import Array, Bool, Float, Heatmaps, Int, Scores, Shaped
@@ -44,8 +44,8 @@ def pointing_game(
       Hits ``bool[n]``; ``class_means`` averages them.
 
     Raises:
-      ValueError: another number of objects than of heatmaps, NaN in a heatmap, a box that is none, a negative
-        tolerance, an object of no pixel.
+      ValueError: another number of objects than of heatmaps, NaN in a heatmap, a box that is none or not in the
+        image, a negative tolerance, an object of no pixel.
 
     References:
       Zhang et al. 2018, "Top-down neural attention by excitation backprop"; Fong et al. 2019, TorchRay's protocol.
@@ -183,7 +183,8 @@ def regions(boxes_or_masks: Regions, size: tuple[int, int] | None = None) -> Boo
       ``bool[n h w]``.
 
     Raises:
-      ValueError: not boxes or masks, boxes without a size, corners in the wrong order.
+      ValueError: not boxes or masks, boxes without a size, corners in the wrong order, a box that is not in an image
+        of that size (by more than half a pixel).
     """
     if isinstance(boxes_or_masks, jax.Array | np.ndarray) and boxes_or_masks.dtype == bool:
         if boxes_or_masks.ndim != 3:
@@ -191,19 +192,19 @@ def regions(boxes_or_masks: Regions, size: tuple[int, int] | None = None) -> Boo
         return jnp.asarray(boxes_or_masks)
     if size is None:
         raise ValueError(message("size", "None", "height and width of the images that boxes refer to"))
-    boxes = _padded(boxes_or_masks)
+    boxes = _padded(boxes_or_masks, size)
     x0, y0, x1, y1 = (boxes[..., i, None] for i in range(4))
     rows, columns = (jnp.arange(n) + 0.5 for n in size)
     inside = ((y0 <= rows) & (rows <= y1))[..., :, None] & ((x0 <= columns) & (columns <= x1))[..., None, :]
     return inside.any(1)
 
 
-def _padded(boxes: Any) -> Any:
-    """Boxes ``float[n m 4]``, filled up with NaN."""
+def _padded(boxes: Any, size: tuple[int, int]) -> Any:
+    """Boxes ``[n m 4]``, filled up with NaN."""
     if not isinstance(boxes, jax.Array | np.ndarray):
-        lists = [np.asarray(own, np.float32).reshape(-1, np.shape(own)[-1] if np.ndim(own) else 1) for own in boxes]
-        if not lists or any(own.shape[1] != 4 for own in lists):
-            got = f"rows of {', '.join(str(own.shape[1]) for own in lists) or 'nothing'}"
+        lists = [np.atleast_2d(np.asarray(own, np.float32)) for own in boxes]
+        if not lists or any(own.ndim != 2 or own.shape[1] != 4 for own in lists):
+            got = f"shapes {', '.join(str(own.shape) for own in lists) or 'of nothing'}"
             raise ValueError(message("boxes", got, "for each image a list of (x0, y0, x1, y1)"))
         most = max(len(own) for own in lists)
         boxes = np.stack([np.pad(own, ((0, most - len(own)), (0, 0)), constant_values=np.nan) for own in lists])
@@ -213,7 +214,5 @@ def _padded(boxes: Any) -> Any:
         hint = "Masks must be of the type bool." if boxes.ndim == 3 else ""
         raise ValueError(message("boxes", f"shape {boxes.shape}", "[n 4] or [n m 4]: (x0, y0, x1, y1)", hint))
     if _checks.readable(boxes):
-        values = np.asarray(boxes)
-        if (values[..., 2] < values[..., 0]).any() or (values[..., 3] < values[..., 1]).any():
-            raise ValueError(message("boxes", "a corner before the other", "x0 <= x1 and y0 <= y1"))
+        _boxes.check(boxes, size)
     return jnp.asarray(boxes)

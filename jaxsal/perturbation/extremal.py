@@ -39,7 +39,7 @@ def extremal_perturbation(
     baseline: BaselineLike = None,
     batch_size: int | None = 32,
 ) -> Heatmaps:
-    """Extremal perturbation: the masks of ``extremal_masks``, summed over the areas and smoothed.
+    """Extremal perturbation: the parts that ``extremal_masks`` finds, summed over the areas and smoothed.
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.
@@ -54,7 +54,7 @@ def extremal_perturbation(
       growth: as in ``extremal_masks``.
       sigma: as in ``extremal_masks``.
       smoothing: standard deviation of the Gaussian that smooths the sum, as a part of the image's shorter side; 0 for
-        none. (The paper smooths for the pointing game: a sum of binary masks has no single highest point.)
+        none. (The paper smooths for the pointing game: a sum of binary parts has no single highest point.)
       baseline: as in ``extremal_masks``.
       batch_size: as in ``extremal_masks``.
 
@@ -71,7 +71,7 @@ def extremal_perturbation(
         raise ValueError(message("smoothing", smoothing, "at least 0"))
     features = choose(f, x, target, basis, baseline, lambda b: _pixels(x, b))
     ascent = Ascent(areas, variant, num_steps, learning_rate, penalty, growth, sigma)
-    total = features.heatmap(_masks(f, features, settle(f, x, target), ascent, x.shape[1:3], batch_size).sum(1))
+    total = features.heatmap(_parts(f, features, settle(f, x, target), ascent, x.shape[1:3], batch_size).sum(1))
     total = gaussian_blur(total[..., None], smoothing * min(x.shape[1:3]))[..., 0] if smoothing else total
     return total.astype(x.dtype)
 
@@ -93,12 +93,14 @@ def extremal_masks(
     baseline: BaselineLike = None,
     batch_size: int | None = 32,
 ) -> Float[Array, "n areas *mask"]:
-    """Masks of given areas whose part of the image gives the highest score.
+    """The interventions that show (or ablate) the part of the image, of given area, that the score needs most.
 
-    For each area a: argmax_m S(x where m is 1) − λ_t mean(sort(m) − r_a)², r_a = 1 for the part a that is largest, else
-    0; λ_t = penalty · growth^t. m = max-convolution of the mask that is optimised (of a basis whose masks are not
-    pictures: that mask itself). Gradient ascent with momentum 0.9 and dampening 0.9 from ½ everywhere, clipped to
-    [0, 1]. All images and areas together; ``num_steps`` evaluations forward and back for each (twice that for "dual").
+    For each area a, the part argmax_m S(x ablated by 1 − m) − λ_t mean(sort(m) − r_a)², r_a = 1 for the share a that is
+    largest, else 0; λ_t = penalty · growth^t. m = max-convolution of the map that is optimised (of a basis whose masks
+    are not pictures: that map itself). Gradient ascent with momentum 0.9 and dampening 0.9 from ½ everywhere, clipped
+    to [0, 1]. All images and areas together; ``num_steps`` evaluations forward and back for each (twice that for
+    "dual"). The masks are those of the intervention, 1 = ablated as everywhere: ``basis(masks[:, i])`` is the image
+    whose score was driven to its extreme.
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.
@@ -107,8 +109,9 @@ def extremal_masks(
       basis: features; or a function ``(f, x, target)`` that makes them; None for pixels against the image blurred with
         σ = 20 pixels of 224, with a mask of 32 × 32. (The authors' is a pyramid of such blurs, ``BlurPyramid``. Halfway
         into it the score hardly depends on the mask, and with SqueezeNet masks grew into the corners.)
-      areas: parts of the image that the masks keep, each between 0 and 1.
-      variant: "preserve" (highest score of what is kept), "delete" (lowest of the rest), "dual" (their difference).
+      areas: of the parts m, as shares of the image, each between 0 and 1.
+      variant: "preserve": highest score with all but the part ablated; the masks are 1 − m. "delete": lowest score with
+        the part ablated; the masks are m. "dual": the difference of the two; the masks are 1 − m.
       num_steps: iterations.
       learning_rate: step of the ascent.
       penalty: weight of the area constraint at the start.
@@ -119,7 +122,8 @@ def extremal_masks(
       batch_size: pairs of image and area in flight; None for all.
 
     Returns:
-      ``float32[n areas *mask_shape]`` in [0, 1], 1 where the image is kept (salient).
+      ``float32[n areas *mask_shape]`` in [0, 1], 1 = ablated: the mean is about 1 − area ("delete": about the area).
+      0 for features that are not there.
 
     Raises:
       ValueError: areas not between 0 and 1, an unknown variant, options that are not positive, a baseline beside a
@@ -130,7 +134,8 @@ def extremal_masks(
     """
     features = choose(f, x, target, basis, baseline, lambda b: _pixels(x, b))
     ascent = Ascent(areas, variant, num_steps, learning_rate, penalty, growth, sigma)
-    return _masks(f, features, settle(f, x, target), ascent, x.shape[1:3], batch_size)
+    parts = _parts(f, features, settle(f, x, target), ascent, x.shape[1:3], batch_size)
+    return parts if variant == "delete" else jnp.where(features.valid[:, None], 1 - parts, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,8 +159,8 @@ class Ascent:
                 raise ValueError(message(name, getattr(self, name), "more than 0"))
 
 
-def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any, batch_size: int | None) -> Any:
-    """The masks ``[n areas *mask_shape]`` of images of the given (height, width)."""
+def _parts(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any, batch_size: int | None) -> Any:
+    """The salient parts m ``[n areas *mask_shape]``, 1 inside, of images of the given (height, width)."""
     fractions = jnp.asarray(ascent.areas, jnp.float32)
     penalties = ascent.penalty * ascent.growth ** jnp.arange(ascent.num_steps, dtype=jnp.float32)
 
@@ -169,16 +174,16 @@ def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any
         margin = reach((widths[0], widths[1])) if some.spatial else ()
         scale = jnp.pad(scale, [(0, 0), *((r, r) for r in margin)], mode="edge") if some.spatial else scale
 
-        def kept(raw: Any) -> Any:
+        def smooth(raw: Any) -> Any:
             return max_convolution(raw, (widths[0], widths[1])) if some.spatial else jnp.where(valid, raw, 0)
 
         def gain(raw: Any, penalty: Any) -> Any:
-            mask = kept(raw)
-            value = -penalty * area_penalty(flat(mask), weights, area)
+            inside = smooth(raw)
+            value = -penalty * area_penalty(flat(inside), weights, area)
             if ascent.variant != "delete":
-                value = value + part(f(some(1 - mask)))
+                value = value + part(f(some(1 - inside)))
             if ascent.variant != "preserve":
-                value = value - part(f(some(mask)))
+                value = value - part(f(some(inside)))
             return value.sum()
 
         def step(state: Any, penalty: Any) -> Any:
@@ -188,7 +193,7 @@ def _masks(f: Any, features: FeatureBasis, score: Any, ascent: Ascent, size: Any
 
         start = jnp.full_like(scale, 0.5)
         (raw, _), _ = jax.lax.scan(step, (start, jnp.zeros_like(start)), penalties)
-        return kept(raw)
+        return smooth(raw)
 
     return _chunks.collect(optimise, (features, score), len(ascent.areas), batch_size)
 

@@ -10,11 +10,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from jaxsal._checks import message
+from jaxsal import _boxes
 from jaxsal._types import Array, Shaped
 
 Box: TypeAlias = Sequence[Any] | Shaped[Array, "4"]
-"""``(row0, column0, row1, column1)`` in pixels, end exclusive."""
+"""``(x0, y0, x1, y1)`` in pixels, continuous: (0, 0, width, height) is the whole image."""
 
 Boxes: TypeAlias = Sequence[Box] | Shaped[Array, "m 4"]
 
@@ -128,21 +128,29 @@ class Sheet:
         axes.set_title(label, size=6.5, loc="left", pad=2)
 
 
-def draw_box(axes: Any, box: Box, *, main: bool) -> None:
-    """Outline a box on a panel: a solid line around what is explained, a thin dashed one around anything else."""
+def draw_box(axes: Any, box: Box, size: tuple[int, int], *, main: bool) -> None:
+    """Outline a box on a panel: a solid line around what is explained, a thin dashed one around anything else.
+
+    Args:
+      axes: of a picture.
+      box: (x0, y0, x1, y1); four NaN for none.
+      size: height and width of the picture.
+      main: whether it is around what is explained.
+
+    Raises:
+      ValueError: not a box, or not one in the picture.
+    """
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import Normal, Stroke
 
-    if len(box) != 4:
-        raise ValueError(message("box", f"{len(box)} numbers", "(row0, column0, row1, column1)"))
-    row0, column0, row1, column1 = (float(number) for number in box)
-    if not (row0 < row1 and column0 < column1):
-        raise ValueError(message("box", (row0, column0, row1, column1), "row0 < row1 and column0 < column1"))
+    if not _boxes.check(box, size, "box"):
+        return
+    x0, y0, x1, y1 = (float(number) for number in box)
     width = 1.4 if main else 0.8
     outline = Rectangle(
-        (column0 - 0.5, row0 - 0.5),
-        column1 - column0,
-        row1 - row0,
+        (x0 - 0.5, y0 - 0.5),  # axes of pictures count from the centre of the first pixel
+        x1 - x0,
+        y1 - y0,
         fill=False,
         edgecolor="#00d0ff" if main else "white",
         linewidth=width,

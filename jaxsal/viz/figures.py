@@ -34,7 +34,7 @@ def compare_figure(
       heatmaps: name to heatmap ``float[h' w']``, or to a few words why there is none, shown in its panel.
       title: lines above the panels: what is predicted, what is explained.
       scores: name to numbers shown under it: ``{"grad_cam": {"insertion": 0.71}}``.
-      boxes: around what is explained, ``(row0, column0, row1, column1)`` in pixels of the image, end exclusive.
+      boxes: around what is explained, ``(x0, y0, x1, y1)`` in pixels of the image; rows of NaN are none.
       other_boxes: around other things; drawn thinner, dashed.
       cmap: colour map of maps without sign; None for :data:`CMAP`. Maps with sign have :data:`SIGNED_CMAP`.
       columns: of the grid; None for a figure about 1.6 times as wide as high.
@@ -58,7 +58,7 @@ def compare_figure(
 
     def show(axes: Any, pixels: Any) -> None:
         axes.imshow(pixels, interpolation="nearest" if max(picture.shape) < 64 else "antialiased")
-        _draw_boxes(axes, boxes, other_boxes)
+        _draw_boxes(axes, boxes, other_boxes, picture.shape[:2])
 
     show(sheet.panel(0, "image"), picture)
     signs = set()
@@ -100,7 +100,7 @@ def explain_figure(
       heatmap: ``float[h' w']``.
       name: of the method.
       title: lines above the panels.
-      boxes: around what is explained, ``(row0, column0, row1, column1)`` in pixels of the image, end exclusive.
+      boxes: around what is explained, ``(x0, y0, x1, y1)`` in pixels of the image; rows of NaN are none.
       other_boxes: around other things; drawn thinner, dashed.
       cmap: name of a matplotlib colour map; None as in ``colorize``.
       signed: whether negative values mean evidence against; None for whether there are any.
@@ -131,17 +131,17 @@ def explain_figure(
             extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
             interpolation="nearest" if index == 1 else "antialiased",
         )
-        _draw_boxes(axes, boxes, other_boxes)
+        _draw_boxes(axes, boxes, other_boxes, picture.shape[:2])
     palette = colormap(cmap or (SIGNED_CMAP if shown.signed else CMAP))
     sheet.bar(0, palette, shown.signed, f"{_legend(shown.signed, percentile)}, here {shown.limit:.3g}")
     return sheet.figure
 
 
-def _draw_boxes(axes: Any, boxes: Boxes, other_boxes: Boxes) -> None:
+def _draw_boxes(axes: Any, boxes: Boxes, other_boxes: Boxes, size: tuple[int, int]) -> None:
     for box in other_boxes:
-        draw_box(axes, box, main=False)
+        draw_box(axes, box, size, main=False)
     for box in boxes:
-        draw_box(axes, box, main=True)
+        draw_box(axes, box, size, main=True)
 
 
 def _numbers(scores: Mapping[str, int | float]) -> str:

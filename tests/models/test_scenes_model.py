@@ -89,8 +89,8 @@ def test_evidence_lies_on_the_objects(seen, unseen):
     """The highest cell of a class activation map lies in the object's box: four times in five and more."""
 
     def hit(maps, boxes):
-        cell = np.stack(np.unravel_index(maps.reshape(len(maps), -1).argmax(axis=1), (12, 12)), axis=1)
-        pixel = cell * 8 + 4
+        row, column = np.unravel_index(maps.reshape(len(maps), -1).argmax(axis=1), (12, 12))
+        pixel = np.stack([column, row], axis=1) * 8 + 4
         return ((pixel >= boxes[:, :2] - 4) & (pixel < boxes[:, 2:] + 4)).all(axis=1).mean()
 
     maps, boxes, labels = seen[1], np.asarray(unseen.boxes), np.asarray(unseen.object_labels)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nets import images, tiny
 from perturbation.oracles import Square
+from scipy.special import ndtr
 
 import jaxsal as js
 from jaxsal.features import Patches, Pixels, Segments, baselines
@@ -75,12 +76,19 @@ def test_area_penalty_with_weights():
 
 
 def test_extremal_finds_the_square():
-    """All of the kept area lies where it counts, and the masks have the areas asked for."""
+    """What is not ablated lies where it counts, and has the areas asked for."""
     f = Square(jnp.asarray(10.0))
     basis = Pixels(BRIGHT, 0.0, shape=(12, 12))
     areas = (0.06, 0.11, 0.3)
-    masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=basis, areas=areas, num_steps=600, sigma=0.12))
-    assert masks.shape == (2, 3, 12, 12)
+    ablated = extremal_masks(f, BRIGHT, 1, basis=basis, areas=areas, num_steps=600, sigma=0.12)
+    assert ablated.shape == (2, 3, 12, 12)
+    # The masks are interventions as they are: the largest part shown alone has most of the score, and the rest none.
+    whole, none = np.asarray(f(BRIGHT)[:, 1]), np.asarray(f(0 * BRIGHT)[:, 1])
+    shown, hidden = (
+        (np.asarray(f(basis(m))[:, 1]) - none) / (whole - none) for m in (ablated[:, 2], 1 - ablated[:, 2])
+    )
+    assert (shown > 0.85).all() and (hidden < 0.15).all()
+    masks = 1 - np.asarray(ablated)
     np.testing.assert_allclose(masks.mean((2, 3)), np.broadcast_to(areas, (2, 3)), atol=0.03)
     inside = (masks * NEAR).sum((2, 3)) / masks.sum((2, 3))
     assert (inside[:, :2] > 0.95).all() and (masks[:, 1, 3:5, 3:5] > 0.85).all()
@@ -95,14 +103,17 @@ def test_extremal_finds_the_square():
 def test_extremal_variants_find_the_square(variant):
     f, basis = Square(jnp.asarray(10.0)), Pixels(BRIGHT, 0.0, shape=(12, 12))
     options = {"areas": (0.1,), "num_steps": 400, "sigma": 0.12, "variant": variant}
-    masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=basis, **options))[:, 0]
+    ablated = extremal_masks(f, BRIGHT, 1, basis=basis, **options)[:, 0]
+    half = (f(BRIGHT)[:, 1] + f(0 * BRIGHT)[:, 1]) / 2
+    assert (np.asarray(f(basis(ablated))[:, 1] < half) == (variant == "delete")).all()
+    masks = np.asarray(ablated if variant == "delete" else 1 - ablated)
     assert ((masks * NEAR).sum((1, 2)) > 0.95 * masks.sum((1, 2))).all() and (masks[:, 3:5, 3:5] > 0.9).all()
 
 
 def test_extremal_is_the_smoothed_sum():
     x = images(2, 12)
     options = {"num_steps": 3, "areas": (0.1, 0.3)}
-    masks = extremal_masks(tiny(), x, 1, **options)
+    masks = 1 - extremal_masks(tiny(), x, 1, **options)
     total = Pixels(x, 0.0, (32, 32)).heatmap(masks.sum(1))
     np.testing.assert_allclose(extremal_perturbation(tiny(), x, 1, smoothing=0.0, **options), total, atol=1e-5)
     smooth = baselines.blurred(total[..., None], 0.2 * 12)[..., 0]
@@ -113,13 +124,14 @@ def test_extremal_over_features():
     """Of patches, and of regions of which the second image has fewer."""
     f = Square(jnp.asarray(10.0))
     options = {"num_steps": 500, "areas": (0.12,)}
-    masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=Patches(BRIGHT, 0.0, 2), **options))[:, 0]
+    masks = 1 - np.asarray(extremal_masks(f, BRIGHT, 1, basis=Patches(BRIGHT, 0.0, 2), **options))[:, 0]
     assert (masks[:, 1:3, 1:3] > 0.9).all()
     np.testing.assert_allclose(masks.mean((1, 2)), 0.12, atol=0.03)
     band = np.digitize(np.arange(12), (2, 6))
     labels = np.stack([band[:, None] * 3 + band, np.minimum(band[:, None] * 3 + band, 5)])  # 4 is the square
-    masks = np.asarray(extremal_masks(f, BRIGHT, 1, basis=Segments(BRIGHT, 0.0, labels), **options))[:, 0]
-    assert (masks[:, 4] > 0.9).all() and (np.delete(masks, 4, 1) < 0.1).all() and (masks[1, 6:] == 0).all()
+    ablated = np.asarray(extremal_masks(f, BRIGHT, 1, basis=Segments(BRIGHT, 0.0, labels), **options))[:, 0]
+    assert (ablated[:, 4] < 0.1).all() and (ablated[1, 6:] == 0).all()  # of those that are not there
+    assert (np.delete(ablated[0], 4) > 0.9).all() and (np.delete(ablated[1, :6], 4) > 0.9).all()
 
 
 def test_shift_moves_the_image_under_the_mask():
@@ -150,7 +162,9 @@ def test_variation_against_a_loop():
 def test_meaningful_finds_the_square():
     f = Square(jnp.asarray(20.0))
     basis = Pixels(BRIGHT, 0.0, shape=(12, 12))
-    out = np.asarray(meaningful_perturbation(f, BRIGHT, 1, basis=basis, num_steps=150, jitter=0, mass=0.3))
+    out = np.asarray(
+        meaningful_perturbation(f, BRIGHT, 1, basis=basis, num_steps=150, jitter=0, mass=0.3, smoothing=0.0)
+    )
     assert (out.min((1, 2)) >= 0).all() and (out.max((1, 2)) <= 1).all()
     ablated = np.asarray(jax.nn.softmax(f(basis(jnp.asarray(out))))[:, 1])
     assert (ablated < 0.02).all() and (jax.nn.softmax(f(BRIGHT))[:, 1] > 0.98).all()
@@ -158,6 +172,33 @@ def test_meaningful_finds_the_square():
     outside = SQUARE.copy()
     outside[1:7, 1:7] = True  # total variation lets it run out by a pixel
     assert (out[:, ~outside].mean(1) < 0.05).all()
+
+
+def mirrored(n, sigma):
+    """The matrix of a Gaussian blur over n cells, cell by cell of the signal and of its mirror images."""
+    out = np.zeros((n, n))
+    for i in range(n):
+        for j in range(-3 * n, 4 * n):
+            out[i, (j if j % (2 * n) < n else -1 - j) % n] += np.exp(-((i - j) ** 2) / (2 * sigma**2))
+    return out / out.sum(1, keepdims=True)
+
+
+def test_meaningful_starts_from_the_disc_that_takes_the_class_away_and_answers_it_smoothed():
+    """Of 36 soft discs in the centre, by a loop; images higher than wide, of which the second has a smaller object."""
+    x = jnp.zeros((2, 16, 12, 3)).at[0, 2:14, 2:10].set(0.9).at[1, 6:10, 4:8].set(0.9)
+    basis, f = Pixels(x, 0.0, shape=(8, 6)), lambda x: x.mean((1, 2))
+    score = jax.jit(lambda m: f(basis(jnp.broadcast_to(m, (2, 8, 6))))[:, 1])
+    rows, columns = (np.arange(8) + 0.5) * 2 - 8, (np.arange(6) + 0.5) * 2 - 6
+    away = np.hypot(rows[:, None], columns) * 224 / 12
+    discs = [np.zeros((8, 6)), *(ndtr((r - away) / 10) for r in range(5, 175, 5)), np.ones((8, 6))]
+    left = np.stack([score(jnp.asarray(d, jnp.float32)) for d in discs])
+    left = left - left[-1]
+    first = [next(k for k in range(36) if left[k, i] / left[0, i] <= 0.01) for i in range(2)]
+    assert 5 < first[1] < first[0] < 35
+    options = {"num_steps": 1, "learning_rate": 1e-7, "smoothing": 0.15, "score": "target"}  # see the start
+    got = meaningful_perturbation(f, x, 1, basis=basis, start="disc", **options)
+    smooth = [mirrored(8, 0.15 * 12 * 8 / 16) @ discs[k] @ mirrored(6, 0.15 * 12 * 6 / 12).T for k in first]
+    np.testing.assert_allclose(got, basis.heatmap(jnp.asarray(np.stack(smooth), jnp.float32)), atol=1e-5)
 
 
 def test_meaningful_over_patches():
@@ -205,6 +246,8 @@ def test_errors():
         (ValueError, "between 0 and 1", lambda: extremal_perturbation(f, x, areas=(0.1, 1.0))),
         (ValueError, "between 0 and 1", lambda: extremal_perturbation(f, x, areas=())),
         (ValueError, "preserve", lambda: extremal_perturbation(f, x, variant="keep")),
+        (ValueError, "pictures", lambda: meaningful_perturbation(f, x, basis=Patches(x, 0.0, 4), start="disc")),
+        (ValueError, "smoothing", lambda: meaningful_perturbation(f, x, smoothing=-1.0)),
         (ValueError, "sigma", lambda: extremal_masks(f, x, sigma=0.0)),
         (ValueError, "smoothing", lambda: extremal_perturbation(f, x, smoothing=-1.0)),
         (ValueError, "more than 0", lambda: extremal_perturbation(f, x, num_steps=0)),

@@ -68,6 +68,31 @@ def test_contrast():
     assert want.max() > 0
 
 
+def test_contrast_of_maps_that_are_averaged():
+    """A head like SqueezeNet's, convolution, rectifier, mean: each unit's walk enters the map where it is active."""
+    w, b, x = np.asarray(draw(1, 4, 6), float), np.asarray(draw(2, 4), float), draw(0, 1, 3, 3, 2)
+    below = np.asarray(draw(3, 6, 2), float)
+
+    def f(x):
+        a = jax.nn.relu(conv(x, jnp.asarray(below.T[None, None], jnp.float32)))
+        return jax.nn.relu(conv(a, jnp.asarray(w.T[None, None], jnp.float32)) + jnp.asarray(b, jnp.float32)).mean(
+            (1, 2)
+        )
+
+    image = np.asarray(x[0], float).reshape(9, 2)
+    a = np.maximum(image @ below.T, 0)
+    pair = []
+    for sign in (1, -1):
+        active = np.maximum(sign * a @ w[2] + b[2], 0)
+        pair.append(np.zeros((9, 2)))
+        for cell in range(9):
+            p = walk(active[cell : cell + 1] / active.sum(), a[cell], sign * w[2:3])
+            pair[-1][cell] = walk(p, image[cell], below)
+    want = np.maximum((pair[0] - pair[1]).sum(-1), 0).reshape(3, 3)
+    assert want.max() > 0 and pair[1].max() > 0  # both units are active somewhere
+    np.testing.assert_allclose(js.excitation_backprop(f, x, 2, contrastive=True)[0], want, atol=1e-5)
+
+
 def test_residual_sum_goes_to_positive_terms():
     f = lambda x: (x + conv(x, draw(1, 1, 1, 1, 1))).reshape(x.shape[0], -1)  # noqa: E731
     x = jnp.ones((1, 1, 1, 1))

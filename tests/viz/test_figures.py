@@ -59,8 +59,8 @@ def test_requested_colours_leave_signed_maps_alone():
     np.testing.assert_array_equal(second.images[0].get_array(), viz.overlay(IMAGE, signed))
 
 
-def test_boxes_may_be_an_array_with_a_row_each():
-    boxes = np.array([[2, 3, 10, 20], [0, 0, 5, 5]])
+def test_boxes_may_be_an_array_with_rows_of_nan_for_none():
+    boxes = np.array([[3, 2, 20, 10], [np.nan] * 4, [0, 0, 5, 5]])
     for axes in panels(viz.compare_figure(IMAGE, {"a": np.ones((4, 4))}, boxes=boxes)):
         assert [p.get_bbox().bounds for p in axes.patches] == [(2.5, 1.5, 17, 8), (-0.5, -0.5, 5, 5)]
 
@@ -77,7 +77,7 @@ def test_a_zero_map_says_so():
 
 
 def test_boxes_lie_on_pixel_edges_on_every_panel():
-    figure = viz.compare_figure(IMAGE, {"a": np.ones((4, 4))}, boxes=[(2, 3, 10, 20)], other_boxes=[(0, 0, 5, 5)])
+    figure = viz.compare_figure(IMAGE, {"a": np.ones((4, 4))}, boxes=[(3, 2, 20, 10)], other_boxes=[(0, 0, 5, 5)])
     for axes in panels(figure):
         other, main = axes.patches
         assert main.get_bbox().bounds == (2.5, 1.5, 17, 8) and main.get_linestyle() == "-"
@@ -145,7 +145,8 @@ def test_the_picture_is_drawn():
         (lambda: viz.compare_figure(IMAGE, {}), "at least one"),
         (lambda: viz.compare_figure(IMAGE * 300, {"a": np.ones((4, 4))}), "Divide 8-bit"),
         (lambda: viz.compare_figure(IMAGE, {"a": np.ones((4, 4))}, boxes=[(1, 2, 3)]), "3 numbers"),
-        (lambda: viz.compare_figure(IMAGE, {"a": np.ones((4, 4))}, boxes=[(5, 2, 3, 9)]), "row0 < row1"),
+        (lambda: viz.compare_figure(IMAGE, {"a": np.ones((4, 4))}, boxes=[(5, 2, 3, 9)]), "x0 < x1"),
+        (lambda: viz.explain_figure(IMAGE, np.ones((4, 4)), boxes=[(2, 3, 10, 25)]), "30 wide and 20 high"),
         (lambda: viz.compare_figure(IMAGE, {"a": np.ones((4, 4))}, cmap="jett"), "one of: jet"),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxsal._checks import message
@@ -12,14 +15,38 @@ from jaxsal._resize import resize
 from jaxsal._types import Classifier, Heatmaps, Images, TargetLike
 from jaxsal.propagation.relevance.composites import RelevanceTable
 from jaxsal.propagation.relevance.lrp import relevance_map
-from jaxsal.propagation.relevance.rules import AlphaBeta, ZPlus
+from jaxsal.propagation.relevance.rules import AlphaBeta, Shares, ZPlus
 from jaxsal.tracing.taps import split
 
 WINNERS = RelevanceTable().with_rule(ZPlus(0.0)).with_rule("positive", kind="sum")
 """Marginal winning probability: by excitatory connections only, nothing added to the denominators."""
 
-CONTRAST = WINNERS.with_rule(AlphaBeta(1.0, 1.0, 0.0), last=True)
-"""Likewise, less that of a class unit whose weights are negated: in the last layer, and linear from there on."""
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """The walk from a class unit, less that from its dual: the unit with its weights negated (not its bias).
+
+    Both units of a dense layer are reached with one probability. Units that are maps, averaged over the image behind
+    the layer (SqueezeNet), are entered where they are active, and so are their duals: at max(0, b − W x), where the
+    units themselves are silent. Taken at the same places, the two walks would cancel at each of them.
+    """
+
+    def __call__(self, layer: Any, relevance: Any, bias: bool) -> Shares:
+        """Distribute relevance."""
+        cells, reached = tuple(range(1, relevance.ndim - 1)), relevance
+        if cells:
+            b = 0 if layer.bias is None else layer.bias
+            dual = jnp.maximum(2 * b - layer.z, 0)
+            total = dual.sum(cells, keepdims=True)
+            reached = relevance.sum(cells, keepdims=True) * dual / jnp.where(total > 0, total, 1)
+        own, other = AlphaBeta(1.0, 0.0, 0.0)(layer, relevance, False), AlphaBeta(0.0, 1.0, 0.0)(layer, reached, False)
+        absorbed = (a + b for a, b in zip(own[2:], other[2:]))
+        return Shares(own.inputs + other.inputs, own.bias, *absorbed)
+
+
+CONTRAST = WINNERS.with_rule(Contrast(), last=True)
+"""Likewise, less the walk from the dual of the class unit: in the last layer, and linear from there on."""
 
 
 @method(lower=False)
