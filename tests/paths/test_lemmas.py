@@ -60,7 +60,7 @@ X, BASELINE = np.array([0.9, 0.2, 0.6, 0.7]), np.array([0.1, 0.5, 0.05, 0.3])
 
 def boundary(v, np=np):
     """G of Lemma 11: bent, negative at the baseline, positive at the image, zero once between."""
-    return v[..., 0] + 0.8 * v[..., 1] ** 2 - 0.7 * np.sin(2 * v[..., 2]) + v[..., 2] * v[..., 3] - 0.25
+    return v[..., 0] + 0.8 * v[..., 1] ** 2 - 0.3 * np.sin(2 * v[..., 2]) + v[..., 2] * v[..., 3] - 0.55
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def average_gradients():
         )
         return np.asarray(slope[0].mean(0), float).ravel() / (BASELINE - X)
 
-    return {beta: of(beta) for beta in (4.0, 16.0, 64.0, 256.0)}
+    return {beta: of(beta) for beta in (16.0, 64.0, 256.0)}
 
 
 def crossing():
