@@ -98,7 +98,19 @@ class Judge:
         return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}, min(seconds)
 
 
-def path_method(f: object, options: argparse.Namespace, sigma: float, saturation: float) -> Callable:
+def chosen(options: argparse.Namespace, sigma: float | None, saturation: float | None) -> dict[str, object]:
+    """The options of ``ablation_path`` that were given; numbers as arrays, which do not compile anew.
+
+    What was not is the preset's: with ``thesis``, blur 7 px, saturation 0.8 and pinch 0.1.
+    """
+    numbers = {
+        "blur_sigma": sigma, "saturation": saturation, "gradient_sigma": options.gradient_sigma, "pinch": options.pinch,
+    }  # fmt: skip
+    given = {name: jnp.float32(value) for name, value in numbers.items() if value is not None}
+    return given | {"objective": options.objective, "num_iterations": options.iterations}
+
+
+def path_method(f: object, options: argparse.Namespace, sigma: float | None, saturation: float | None) -> Callable:
     """Images and classes to heatmaps by reduction, path scores, saturations."""
     reductions = [r for r in options.reduction if options.score == "straddle" or r != "contrastive_average"]
 
@@ -110,10 +122,8 @@ def path_method(f: object, options: argparse.Namespace, sigma: float, saturation
         path = paths.ablation_path(
             f, x, labels,
             basis=Pixels(x, baseline, (options.mask_size, options.mask_size)),
-            num_masks=options.masks, score=options.score, objective=options.objective, preset=options.preset,
-            blur_sigma=jnp.float32(sigma), saturation=jnp.float32(saturation),
-            gradient_sigma=jnp.float32(options.gradient_sigma), num_iterations=options.iterations,
-            batch_size=options.batch_size,
+            num_masks=options.masks, score=options.score, preset=options.preset, batch_size=options.batch_size,
+            **chosen(options, sigma, saturation),
         )  # fmt: skip
         maps = {name: REDUCTIONS[name](path) for name in reductions}
         # A window pulls towards zero: maps with negative values would rise to it at the border.
@@ -188,7 +198,7 @@ def published(f: object, options: argparse.Namespace) -> dict[str, Callable]:
     return found
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with weights and imagenet_val")
     parser.add_argument("--network", default="squeezenet1_1", choices=("squeezenet1_1", "mobilenet_v2"))
@@ -197,9 +207,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--objective", choices=list(paths.scores.OBJECTIVES), help="default: that of the preset")
     parser.add_argument("--reduction", nargs="+", default=list(REDUCTIONS), choices=list(REDUCTIONS))
     parser.add_argument("--preset", default="default", choices=list(paths.settings.PRESETS))
-    parser.add_argument("--blur-sigma", type=float, nargs="+", default=[14.0], help="of the masks, in pixels")
-    parser.add_argument("--gradient-sigma", type=float, default=0.0, help="of the gradient, in pixels")
-    parser.add_argument("--saturation", type=float, nargs="+", default=[0.0])
+    parser.add_argument(
+        "--blur-sigma", type=float, nargs="+", default=[None], help="of the masks, in pixels; default: the preset's"
+    )
+    parser.add_argument("--gradient-sigma", type=float, help="of the gradient, in pixels; default: the preset's")
+    parser.add_argument("--saturation", type=float, nargs="+", default=[None], help="default: the preset's")
+    parser.add_argument("--pinch", type=float, help="of the paths of straddle; default: the preset's")
     parser.add_argument("--iterations", type=int, help="at most")
     parser.add_argument("--masks", type=int, default=14)
     parser.add_argument("--mask-size", type=int, default=64)
@@ -213,7 +226,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="images together")
     parser.add_argument("--batch-size", type=int, default=32, help="classifier evaluations in flight")
     parser.add_argument("--out", type=Path, help="CSV file, appended to")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main() -> int:
@@ -244,8 +257,12 @@ def main() -> int:
         found, seconds = judge.collect(path_method(f, options, sigma, saturation))
         more = {name: float(found.pop(name).mean()) for name in ("path_score", "saturation")}
         for name, heatmaps in found.items():
-            what = f"{options.score} {options.objective or options.preset}"
-            title = f"{what}, blur {sigma:g} px, saturation {saturation:g}: {name}"
+            settings = paths.settings.settle_settings(
+                options.preset, chosen(options, sigma, saturation), math.sqrt(math.prod(judge.x.shape[1:3]))
+            )
+            what = f"{options.score} {options.preset} {settings.objective}"
+            numbers = f"blur {float(settings.blur_sigma):g} px, saturation {float(settings.saturation):g}"
+            title = f"{what}, {numbers}: {name}"
             report(title, heatmaps, seconds, **more)
     if options.out:
         new = not options.out.exists()

@@ -133,9 +133,10 @@ def load(options: argparse.Namespace) -> tuple[Any, Pairs]:
     return f, pairs
 
 
-def bases(pairs: Pairs, **options: Any) -> Any:
+def bases(pairs: Pairs, asked: argparse.Namespace, **options: Any) -> Any:
     """One basis of all images, so that every chunk of them has the same shapes."""
     begin = time.perf_counter()
+    options |= {"weights": asked.weights, "smooth": asked.smooth}
     basis = js.features.sift(pairs.x, max_memory=8.0, **options)
     counts = np.asarray(basis.valid.sum(1))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(basis)) / 2**20
@@ -181,7 +182,7 @@ def pointing(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows.append(show("Grad-CAM", judged(f, pairs, cam, options.steps)))
     for score, *etas in options.rows:
         for eta in map(float, etas):
-            rows += _of_paths(f, pairs, score, bases(pairs, eta=eta), f"SIFT η {eta:g}", options)
+            rows += _of_paths(f, pairs, score, bases(pairs, options, eta=eta), f"SIFT η {eta:g}", options)
     for score in options.pixels:
         rows += _of_paths(f, pairs, score, None, "pixels", options)
     return rows
@@ -226,7 +227,7 @@ def stability(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The spread of pointing accuracy, and the likeness of heatmaps, over settings of the optimisation."""
     f, pairs = load(options)
     rows = []
-    basis = bases(pairs, eta=4.0)
+    basis = bases(pairs, options, eta=4.0)
     saturation = {"saturation": (0.2, 0.8, 1.4)}
     # On pixels the step and the blur of the masks both set how far a path goes: one of them varies on each basis.
     for name, grid in (
@@ -265,8 +266,8 @@ def added(options: argparse.Namespace) -> list[dict[str, Any]]:
     f, pairs = load(options)
     x, rows, times = pairs.x, [], jnp.array([0.25, 0.5, 0.75])
     blurred = baselines.blurred(x, 10.0)
-    several = {f"SIFT η {eta:g}": bases(pairs, eta=eta) for eta in (1.0, 2.0, 4.0)}
-    several["SIFT η 4 on grey"] = bases(pairs, eta=4.0, background=0.5)
+    several = {f"SIFT η {eta:g}": bases(pairs, options, eta=eta) for eta in (1.0, 2.0, 4.0)}
+    several["SIFT η 4 on grey"] = bases(pairs, options, eta=4.0, background=0.5)
     several |= {
         "cells of RISE on black": Pixels(x, 0.0, (7, 7)),
         "cells of RISE on grey": Pixels(x, 0.5, (7, 7)),
@@ -327,6 +328,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pixels", nargs="*", default=["straddle"], help="path scores on pixels; of added, on both")
     parser.add_argument("--score", default="straddle", choices=paths.scores.KINDS, help="stability: of the paths")
     parser.add_argument("--preset", default="thesis", choices=list(paths.settings.PRESETS))
+    parser.add_argument(
+        "--weights", default="norm", choices=("norm", "equal"), help="of features, in time and gradient"
+    )
+    parser.add_argument("--smooth", default="cells", choices=("cells", "features"), help="at the edges of cells")
     parser.add_argument("--iterations", type=int, help="at most; default: the preset's")
     parser.add_argument("--draws", type=int, default=4, help="added: random orders of the features")
     parser.add_argument("--steps", type=int, default=20, help="of insertion; 0 for none")

@@ -57,7 +57,9 @@ class Cells:
     def smooth(self, layer: int) -> Any:
         """Cells blurred with the layer's width, ``[pixels k]``."""
         owner = cells.nearest(self.points, self.where, layer, self.eta)
-        return cells._blurred(owner, len(self.points), self.where.centres[layer] / self.where.factors[layer])
+        return cells.cut_out(
+            owner, np.ones(owner.shape), len(self.points), self.where.centres[layer] / self.where.factors[layer]
+        )
 
     def cut(self, layer: int, cutoff: float) -> Any:
         """Those, cut off softly but not made up for."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any, TypeVar
 
 import jax
 
 C = TypeVar("C", bound=type)
+T = TypeVar("T")
 
 
 def register(cls: C) -> C:
@@ -41,3 +43,10 @@ def fill(instance: Any, **fields: Any) -> None:
     """Set the fields of a frozen dataclass, from within its ``__init__``."""
     for name, value in fields.items():
         object.__setattr__(instance, name, value)
+
+
+def altered(instance: T, **fields: Any) -> T:
+    """A copy of a dataclass with other fields, which are not checked."""
+    other = copy.copy(instance)
+    fill(other, **fields)
+    return other

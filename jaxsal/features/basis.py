@@ -50,6 +50,11 @@ class FeatureBasis(abc.ABC):
         return False
 
     @property
+    def finest(self: B) -> B:
+        """The same with a mask for each pixel of the image, where masks are pictures of any resolution; else itself."""
+        return self
+
+    @property
     def num_features(self) -> int:
         """How many features an image has, those that only fill it up to the common count too."""
         return math.prod(self.mask_shape)

@@ -13,7 +13,7 @@ from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._resize import resize
 from jaxsal._types import Array, Float, Heatmaps, Images, Masks, Pair
-from jaxsal.features._pytree import fill, register
+from jaxsal.features._pytree import altered, fill, register
 from jaxsal.features.basis import FeatureBasis, against, check_mask
 
 
@@ -56,6 +56,11 @@ class Pixels(FeatureBasis):
     def spatial(self) -> bool:
         """True: a mask is a picture."""
         return True
+
+    @property
+    def finest(self) -> Pixels:
+        """The same with a mask for each pixel of the image."""
+        return altered(self, shape=self.x.shape[1:3])
 
     def __call__(self, mask: Masks) -> Images:
         """(1 − up(mask)) ⊙ x + up(mask) ⊙ baseline."""

@@ -12,7 +12,7 @@ from jaxsal._checks import message
 from jaxsal._dct import gaussian_blur
 from jaxsal._resize import resize
 from jaxsal._types import Array, Float, Heatmaps, Images, Masks, Pair
-from jaxsal.features._pytree import fill, register
+from jaxsal.features._pytree import altered, fill, register
 from jaxsal.features.basis import FeatureBasis, check_mask
 from jaxsal.features.pixels import mask_resolution
 
@@ -74,6 +74,11 @@ class BlurPyramid(FeatureBasis):
     def spatial(self) -> bool:
         """True: a mask is a picture."""
         return True
+
+    @property
+    def finest(self) -> BlurPyramid:
+        """The same with a mask for each pixel of the image."""
+        return altered(self, shape=self.levels.shape[2:4])
 
     def __call__(self, mask: Masks) -> Images:
         """The images, blurred place by place as the mask says."""

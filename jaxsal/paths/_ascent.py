@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -10,15 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxsal._checks import message
-from jaxsal._dct import gaussian_blur
-from jaxsal.features._pytree import fill
+from jaxsal.features._pytree import altered
 from jaxsal.features.basis import against
 from jaxsal.paths.path import Status, saturation
 from jaxsal.paths.projection import pinch, project, saturate
-from jaxsal.paths.scores import SIGNS, branches, slopes
+from jaxsal.paths.scores import SIGNS, branches, closer, slopes
 from jaxsal.paths.settings import Settings, at, is_zero
 
 RUNNING = -1
+MOST_DOUBLINGS = 6  # of a step, to make up for what its projection takes away
 
 
 class State(NamedTuple):
@@ -56,9 +55,10 @@ class Problem:
       settings: the numbers.
       optimizer: an optax transformation that descends, or None.
       monotone: how to monotonize.
-      cells: mask cells a pixel, or None if masks are no pictures.
+      cells: mask cells a pixel, along rows and columns, or None if masks are no pictures.
+      distance_penalty: λ, what the distance of the two paths of "straddle" takes from their score.
       disturbance: schedule of the noise added to the masks.
-      collapse: whether masks are evaluated as random binary ones.
+      collapse: whether images are evaluated whose every pixel is, at random, that of the image or of the baseline.
       baselines: images to draw baselines from, or None.
       key: randomness.
       batch_size: evaluations in flight.
@@ -71,7 +71,8 @@ class Problem:
     settings: Settings
     optimizer: Any
     monotone: str
-    cells: float | None
+    cells: tuple[float, float] | None
+    distance_penalty: Any
     disturbance: Any
     collapse: bool
     baselines: Any
@@ -121,8 +122,9 @@ def iterate(problem: Problem, state: State, i: Any) -> State:
     gradient, finite = _gradient(problem, state.paths, active, i)
     flat = (jnp.abs(gradient).max(tuple(range(1, gradient.ndim))) == 0) & (i == 0)
     change, memory = _step(problem, gradient, state, i)
-    moved = _nudged(problem, state.paths + change, i)
-    projected = jax.vmap(lambda p: project(p, weights=weights, monotone=problem.monotone), in_axes=1, out_axes=1)(moved)
+    projected = _arrive(problem, state.paths + change, i)
+    if settings.normalize == "performed":
+        projected = _performed(problem, state.paths, change, projected, i)
 
     goes = active & finite & ~flat
     keep = _lanes(goes)
@@ -143,6 +145,36 @@ def iterate(problem: Problem, state: State, i: Any) -> State:
     return State(paths, mean, memory, jnp.where(active, status, state.status), state.iterations + goes)
 
 
+def _arrive(problem: Problem, paths: Any, i: Any) -> Any:
+    """The ablation paths where a step that leads to ``paths`` ends."""
+    to = jax.vmap(lambda p: project(p, weights=problem.basis.weights, monotone=problem.monotone), in_axes=1, out_axes=1)
+    return to(_nudged(problem, paths, i))
+
+
+def _performed(problem: Problem, paths: Any, change: Any, projected: Any, i: Any) -> Any:
+    """Paths that are off the old ones by ``step``, not more, and less only where no longer step gets farther.
+
+    The step is doubled until what is left of it is as large as it should be, and what it is too large it goes back:
+    ablation paths are a convex set, so that what lies between two of them is one too.
+    """
+    goal = at(problem.settings.step, i).astype(paths.dtype)
+
+    def size(new: Any) -> Any:
+        return jnp.abs(new - paths).max(tuple(range(2, paths.ndim)), keepdims=True)
+
+    def longer(found: Any, doublings: Any) -> tuple[Any, None]:
+        # Where all are long enough, nothing is projected.
+        again = jax.lax.cond(
+            (size(found) < goal).any(), lambda: _arrive(problem, paths + 2**doublings * change, i), lambda: found
+        )
+        return jnp.where((size(found) < goal) & (size(again) > size(found)), again, found), None
+
+    doublings = jnp.arange(1, MOST_DOUBLINGS + 1, dtype=paths.dtype)
+    found = jax.lax.scan(longer, projected, doublings)[0]
+    length = size(found)
+    return paths + jnp.minimum(goal / jnp.where(length > 0, length, 1), 1) * (found - paths)
+
+
 def _lanes(which: Any) -> Any:
     """Function: (new, old) -> new where ``which[n]``, else old."""
 
@@ -161,7 +193,7 @@ def _gradient(problem: Problem, paths: Any, active: Any, i: Any) -> tuple[Any, A
         problem.f, problem.basis, masks, signs, problem.score, problem.settings.objective, problem.batch_size, active,
         _random(problem, masks.shape[1:], i),
     )  # fmt: skip
-    gradient = pull(got.slope.reshape(found.shape))[0]
+    gradient = pull(got.slope.reshape(found.shape))[0] + closer(paths, problem.basis.weights, problem.distance_penalty)
     finite = jnp.isfinite(got.value).all(1) & jnp.isfinite(gradient).all(tuple(range(1, gradient.ndim)))
     return _lanes(finite)(gradient, jnp.zeros_like(gradient)), finite
 
@@ -173,15 +205,20 @@ def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
     threshold_key, baseline_key, jitter_key = jax.random.split(jax.random.fold_in(problem.key, 2 * i), 3)
     most = problem.settings.jitter or 0
     shifts = jax.random.randint(jitter_key, (*shape[:1], 2), -most, most + 1, jnp.int32)
-    thresholds = jax.random.uniform(threshold_key, shape, jnp.float32)
+    fine = problem.basis.finest
+    drawn = (*shape[:1], *fine.mask_shape)
+    thresholds = jax.random.uniform(threshold_key, drawn, jnp.float32) if problem.collapse else None
     which = None
     if problem.baselines is not None:
         which = jax.random.randint(baseline_key, shape[:1], 0, problem.baselines.shape[0], jnp.int32)
 
     def see(basis: Any, mask: Any, step: Any) -> Any:
         if problem.collapse:
+            # A mask on a grid is drawn where it is seen, pixel by pixel: drawn on the grid, it would be blended again.
+            if basis.mask_shape != fine.mask_shape:
+                basis, mask = basis.finest, basis.heatmap(mask)
             binary = (thresholds[step] < mask).astype(mask.dtype)
-            mask = mask + jax.lax.stop_gradient(binary - mask)
+            mask = binary + (mask - jax.lax.stop_gradient(mask))
         if which is not None:
             basis = with_baseline(basis, problem.baselines[which[step]])
         seen = basis(mask)
@@ -206,9 +243,7 @@ def with_baseline(basis: Any, images: Any) -> Any:
         raise ValueError(
             message("basis with baselines", type(basis).__name__, "one against a baseline, such as Pixels")
         )
-    other = copy.copy(basis)
-    fill(other, baseline=against(basis.x, images))
-    return other
+    return altered(basis, baseline=against(basis.x, images))
 
 
 def _step(problem: Problem, gradient: Any, state: State, i: Any) -> tuple[Any, Any]:
@@ -233,11 +268,13 @@ def _step(problem: Problem, gradient: Any, state: State, i: Any) -> tuple[Any, A
 def steepest(slope: Any, weights: Any, metric: str, zero_mass: bool, inner: tuple[int, ...]) -> Any:
     """The direction in which a score with these slopes rises fastest, by the metric Σ_j m_j a_j b_j.
 
-    m = 1 ("euclidean") or m = w ("mass"), in which a light feature moves as easily as a heavy one. With ``zero_mass``,
-    of the directions that leave Σ_j w_j φ_j as it is: what the mass's own gradient, w/m, has in it is taken out.
+    m = 1 ("euclidean") or m = w over the mean weight ("mass"), in which a light feature moves as easily as a heavy one.
+    With ``zero_mass``, of the directions that leave Σ_j w_j φ_j as it is: what the mass's own gradient, w/m, has in it
+    is taken out.
     """
     some = weights > 0
-    by = jnp.where(some, weights, 1) if metric == "mass" else jnp.ones_like(weights)
+    middle = weights.sum(inner, keepdims=True) / some.sum(inner, keepdims=True).astype(weights.dtype)
+    by = jnp.where(some, weights, middle) / middle if metric == "mass" else jnp.ones_like(weights)
     rise = jnp.where(some, slope, 0) / by if metric == "mass" else slope
     if zero_mass:
         up = weights / by
@@ -266,17 +303,30 @@ def _blurred(problem: Problem, masks: Any, sigma: Any, i: Any) -> Any:
     """Masks ``[n paths t *mask]`` blurred, if they are pictures."""
     if problem.cells is None or is_zero(sigma):
         return masks
-    width = at(sigma, i) * problem.cells
-    if problem.settings.border == "mirror":
-        return gaussian_blur(masks[..., None], width)[..., 0]
-    # Outside of the image, masks are as they are on average.
-    level = masks.mean((-2, -1), keepdims=True)
-    rows, columns = (_gaussian(n, width) for n in masks.shape[-2:])
+    mirrored = problem.settings.border == "mirror"
+    rows, columns = (
+        gaussian(size, at(sigma, i) * cells, mirrored).astype(masks.dtype)
+        for size, cells in zip(masks.shape[-2:], problem.cells)
+    )
+    # Unless mirrored, masks are outside of the image as they are on average.
+    level = 0 if mirrored else masks.mean((-2, -1), keepdims=True)
     return level + jnp.einsum("ij,...jk,lk->...il", rows, masks - level, columns, precision="highest")
 
 
-def _gaussian(side: int, sigma: Any) -> jax.Array:
-    """The matrix that convolves a signal, zero outside, with a Gaussian of ``sigma`` cells."""
-    weight = lambda distance: jnp.exp(-0.5 * (distance / jnp.maximum(sigma, 1e-3)) ** 2)  # noqa: E731
+def gaussian(side: int, sigma: Any, mirrored: bool) -> jax.Array:
+    """The matrix that convolves a signal with a Gaussian of ``sigma`` cells; outside it is mirrored, or zero.
+
+    The Gaussian is sampled (Eq. 2.25) and adds to one, so that it is nowhere negative, however narrow: one that is
+    exact in its frequencies rings where it is narrower than a cell.
+    """
+    # Wider than two sides, all is the mean already.
+    width = jnp.clip(sigma, 1e-3, 2 * side) if mirrored else jnp.maximum(sigma, 1e-3)
+    weight = lambda distance: jnp.exp(-0.5 * (distance / width) ** 2)  # noqa: E731
     index = jnp.arange(side, dtype=jnp.float32)
-    return weight(index[:, None] - index) / weight(jnp.arange(-side, side + 1, dtype=jnp.float32)).sum()
+    apart, about = index[:, None] - index[None], index[:, None] + index[None] + 1
+    if not mirrored:
+        return weight(apart) / weight(jnp.arange(-side, side + 1, dtype=jnp.float32)).sum()
+    # The signal and its mirror image repeat every two sides.
+    periods = 2 * side * jnp.arange(-5, 6, dtype=jnp.float32)[:, None, None]
+    total = (weight(apart[None] + periods) + weight(about[None] + periods)).sum(0)
+    return total / total.sum(1, keepdims=True)

@@ -20,8 +20,8 @@ from jaxsal.features.basis import FeatureBasis
 from jaxsal.features.pixels import Pixels
 from jaxsal.paths import _ascent
 from jaxsal.paths.path import AblationPath, Status, affine
-from jaxsal.paths.projection import not_negative
-from jaxsal.paths.scores import KINDS, OF_A_CLASS, check_objective, finished, num_paths, probability
+from jaxsal.paths.projection import Number, not_negative
+from jaxsal.paths.scores import KINDS, OF_A_CLASS, check_objective, check_penalty, finished, num_paths, probability
 from jaxsal.paths.settings import Schedule, is_zero, settle_settings
 
 
@@ -40,7 +40,7 @@ def ablation_path(
     preset: str = "default",
     step: Schedule | None = None,
     optimizer: optax.GradientTransformation | None = None,
-    normalize: bool | None = None,
+    normalize: bool | str | None = None,
     metric: str | None = None,
     zero_mass: bool | None = None,
     blur_sigma: Schedule | None = None,
@@ -51,6 +51,7 @@ def ablation_path(
     saturation: Schedule | None = None,
     saturate_first: bool | None = None,
     pinch: Schedule | None = None,
+    distance_penalty: Number = 0.0,
     saturation_goal: float | int | None = None,
     min_iterations: int | None = None,
     num_iterations: int | None = None,
@@ -78,7 +79,7 @@ def ablation_path(
         probability; any other score is taken as it is.
       basis: what can be ablated; None for ``Pixels(x, baseline, mask_shape)``.
       baseline: without ``basis``: a number, images, or a function ``(f, x, target)``; None for ``baselines.blur``, the
-        weakest blur that changes the class.
+        weakest blur from 4 pixels on that changes the class (``functools.partial(baselines.blur, low=1.0)``: from 1).
       mask_shape: without ``basis``: rows and columns of the masks.
       num_masks: times, at i/(num_masks + 1).
       score: "retaining", "dissipating", "contrastive" (retaining by φ, dissipating by 1 − φ) or "straddle" (a retaining
@@ -89,10 +90,12 @@ def ablation_path(
       step: largest change of a mask value in a step, over all times of a path together.
       optimizer: an optax transformation that descends, such as ``optax.sgd(1.0, momentum=0.9)``; each image has its
         own. Use one object throughout: each new one compiles anew.
-      normalize: scale steps to ``step``; False: steps are ``step`` times the gradient or the optimizer's update.
-      metric: of the space of masks, which makes a gradient of slopes: "euclidean", or "mass": each feature by its
-        weight ``basis.weights`` (thesis, §4.3.3), so that light ones are moved as readily as heavy ones. Where all
-        weigh the same, as pixels do, it is the same.
+      normalize: scale steps to ``step``, before masks are nudged and made an ablation path again, which takes some of
+        them away; "performed": scale what is left of them after that, from path to path (Algorithm 2, line 9); where
+        paths cannot go so far, as far as they do. False: ``step`` times the gradient or the optimizer's update.
+      metric: of the space of masks, which makes a gradient of slopes: "mass", each feature by its weight
+        ``basis.weights``, as time goes by it (thesis, §4.3.3), so that light ones are moved as readily as heavy ones;
+        or "euclidean", all alike. Where all weigh the same, as pixels do, it is the same.
       zero_mass: steps do not change the mass of a mask.
       blur_sigma: Gaussian blur of the masks in each iteration, in pixels of the image. For masks that are pictures;
         others are not blurred by a preset.
@@ -104,12 +107,16 @@ def ablation_path(
       saturation: strength of the push of masks towards 0 and 1 in each iteration (Eq. 2.26).
       saturate_first: push before the blur (as the published code), not after (as the thesis).
       pinch: strength of the pull between the paths of "straddle" (Eq. 2.29).
+      distance_penalty: λ ≥ 0 of Eq. 2.16, for "straddle": climbed is, and scored, P↑ + P↓ − λ ‖φ↑ − φ↓‖, the distance
+        being ``AblationPath.distance``. (The thesis calls it a penalty and adds it.) Without, the pinch alone draws
+        the paths together.
       saturation_goal: an image is done when its masks are so near to 0 and 1 (Eq. 2.31),
       min_iterations: after so many iterations at least,
       num_iterations: and at most.
       monotone: how to make masks monotone, see ``monotonize``.
       disturbance: standard deviation of noise added to the masks in each iteration (§2.4.3A).
-      collapse: evaluate random binary masks with the probabilities φ (§2.4.3B); slopes go straight through.
+      collapse: evaluate random binary masks with the probabilities φ (§2.4.3B), drawn anew for each pixel of the image,
+        for each feature of a basis that has others; slopes go straight through.
       baselines: a set of images ``float[m h w c]``, from which each evaluation draws its baseline (§2.4.3C); scores
         reported are against that of the basis.
       key: randomness, for jitter, disturbance, collapse and baselines; ``jax.random.key(0)`` by default.
@@ -134,6 +141,7 @@ def ablation_path(
         "average": average, "saturation": saturation, "saturate_first": saturate_first, "pinch": pinch,
         "saturation_goal": saturation_goal, "min_iterations": min_iterations, "num_iterations": num_iterations,
     }  # fmt: skip
+    check_penalty(score, distance_penalty)
     settings = settle_settings(preset, given, math.sqrt(math.prod(x.shape[1:3])))
     if not callable(disturbance):
         not_negative("disturbance", disturbance)
@@ -156,19 +164,19 @@ def ablation_path(
         _ascent.with_baseline(basis, baselines[0])
     problem = _ascent.Problem(
         f, basis, chosen, score, settings, optimizer, monotone, _cells(basis, x, blur_sigma, gradient_sigma),
-        disturbance, collapse, baselines, jax.random.key(0) if key is None else key, batch_size,
+        distance_penalty, disturbance, collapse, baselines, jax.random.key(0) if key is None else key, batch_size,
     )  # fmt: skip
     path = affine((x.shape[0], *basis.mask_shape), num_masks)
     paths = jnp.broadcast_to(path[:, None], (x.shape[0], num_paths(score), *path.shape[1:]))
     paths = paths + jnp.zeros_like(x, paths.dtype, shape=paths.shape)  # spread over devices like the images
     state = _ascent.LOOPS[loop](problem, _ascent.start(problem, paths))
-    return finished(f, basis, state.answer, chosen, score, batch_size, state.status, state.iterations)
+    return finished(f, basis, state.answer, chosen, score, distance_penalty, batch_size, state.status, state.iterations)
 
 
-def _cells(basis: Any, x: Any, *sigmas: Any) -> float | None:
-    """Mask cells a pixel, the square root of the ratio of areas; None where masks are no pictures."""
+def _cells(basis: Any, x: Any, *sigmas: Any) -> tuple[float, float] | None:
+    """Mask cells a pixel, along rows and along columns; None where masks are no pictures."""
     if basis.spatial and len(basis.mask_shape) == 2:
-        return math.sqrt(math.prod(basis.mask_shape) / math.prod(x.shape[1:3]))
+        return basis.mask_shape[0] / x.shape[1], basis.mask_shape[1] / x.shape[2]
     if any(sigma is not None and not is_zero(sigma) for sigma in sigmas):
         raise ValueError(message("blur", f"masks of {type(basis).__name__}", "masks that are pictures, as of Pixels"))
     return None

@@ -54,7 +54,8 @@ class AblationPath:
       masks: φ at ``times``, in [0, 1]; 1 is ablated.
       times: in (0, 1), ascending.
       scores: F(φ(t)), as a rule the probability of the explained class.
-      score: of the whole path: in [0, 1] for "retaining" and "dissipating", [0, 2] for "contrastive" and "straddle".
+      score: of the whole path: in [0, 1] for "retaining" and "dissipating", [0, 2] for "contrastive" and "straddle",
+        less λ times their distance for the latter, if that was asked for ("distance_penalty").
       saturation: how near to 0 and 1 the masks are: mean of 2 |φ − ½|, in [0, 1] (Eq. 2.31).
       iterations: steps taken.
       status: a ``Status`` an image: why there were no more steps.
@@ -64,6 +65,7 @@ class AblationPath:
       kind: the score optimised: "retaining", "dissipating", "contrastive" or "straddle".
       contrast: F(1 − φ(t)) for "contrastive", F along the dissipating path for "straddle", else None.
       dissipating: the second path for "straddle" (``masks`` is the retaining one), else None.
+      distance: ‖φ↑ − φ↓‖ for "straddle": the root of the mean square, over time and mass (Eq. 2.16); else None.
       basis: the features that the masks are masks of; None if unknown.
     """
 
@@ -79,6 +81,7 @@ class AblationPath:
     end_dominant: Bool[Array, "n 2"]
     contrast: Float[Array, "n t"] | None = None
     dissipating: PathMasks | None = None
+    distance: Scores | None = None
     basis: FeatureBasis | None = None
     kind: str = dataclasses.field(default="retaining", metadata={"static": True})
 

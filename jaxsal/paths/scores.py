@@ -18,7 +18,9 @@ from jaxsal._checks import choice, message
 from jaxsal._method import method, settle
 from jaxsal._types import Array, Classifier, Float, Images, TargetLike
 from jaxsal.features.basis import FeatureBasis
-from jaxsal.paths.path import AblationPath, PathMasks, Status, check_path, resolve_times, saturation, with_ends
+from jaxsal.paths.path import AblationPath, PathMasks, Status, check_path, mass, resolve_times, saturation, with_ends
+from jaxsal.paths.projection import Number, not_negative
+from jaxsal.paths.settings import is_zero
 
 KINDS = ("retaining", "dissipating", "contrastive", "straddle")
 
@@ -56,6 +58,33 @@ def total(kind: str, values: Any) -> Any:
     """
     parts = [values[:, i].mean(-1) if sign > 0 else 1 - values[:, i].mean(-1) for i, sign in enumerate(SIGNS[kind])]
     return sum(parts)
+
+
+def apart(paths: Any, weights: Any) -> Any:
+    """‖φ↑ − φ↓‖ ``[n]`` of two paths each ``[n 2 t *mask]``: root of the mean square, over time and by weight.
+
+    Its slope where they are the same is 0, the middle of what it could be.
+    """
+    square = mass((paths[:, 0] - paths[:, 1]) ** 2, weights).mean(1)
+    some = square > 0
+    return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1)), 0)
+
+
+def closer(paths: Any, weights: Any, distance_penalty: Any) -> Any:
+    """The slope of −λ ‖φ↑ − φ↓‖ by the masks: as slopes of scores, that of an integral over time."""
+    if is_zero(distance_penalty):
+        return jnp.zeros_like(paths)
+    weight = jnp.asarray(distance_penalty, paths.dtype)
+    return -weight * paths.shape[2] * jax.grad(lambda p: apart(p, weights).sum())(paths)
+
+
+def check_penalty(kind: str, distance_penalty: Any) -> None:
+    """Raise ``ValueError`` for a negative weight of the distance of paths, or one where there are no two paths."""
+    not_negative("distance_penalty", distance_penalty)
+    if kind != "straddle" and not is_zero(distance_penalty):
+        raise ValueError(
+            message("distance_penalty", f"one for the score {kind!r}", "0, or score='straddle', of two paths")
+        )
 
 
 def probability(target: targets.Target) -> targets.Target:
@@ -161,6 +190,7 @@ def score_gradient(
     dissipating: Float[Array, "..."] | None = None,
     score: str = "retaining",
     objective: str = "probability",
+    distance_penalty: Number = 0.0,
     batch_size: int | None = 32,
 ) -> PathMasks | tuple[PathMasks, PathMasks]:
     """The gradient of a path's score by its masks, as a function of time: ∇P↑(φ)(t, j) = ∂F(φ(t))/∂φ_j.
@@ -178,6 +208,7 @@ def score_gradient(
       dissipating: the second path, for "straddle".
       score: "retaining", "dissipating", "contrastive" or "straddle".
       objective: "probability", "log_probability", "log_odds" or "logit".
+      distance_penalty: λ ≥ 0, for "straddle": of the score, λ ‖φ↑ − φ↓‖ is taken off.
       batch_size: evaluations in flight.
 
     Returns:
@@ -190,6 +221,7 @@ def score_gradient(
       Ablation-paths thesis, Lemma 4 and Theorem 5.
     """
     choice("score", score, KINDS)
+    check_penalty(score, distance_penalty)
     chosen = probability(settle(f, x, target))
     check_objective(objective, chosen)
     paths = _paths(score, masks, dissipating)
@@ -199,7 +231,7 @@ def score_gradient(
     signs = jnp.repeat(jnp.asarray(SIGNS[score]), times)
     every = jnp.ones(x.shape[0], bool)
     got = slopes(f, basis, flat, signs, chosen, objective, batch_size, every)
-    out = pull(got.slope.reshape(found.shape))[0]
+    out = pull(got.slope.reshape(found.shape))[0] + closer(paths, basis.weights, distance_penalty)
     return (out[:, 0], out[:, 1]) if score == "straddle" else out[:, 0]
 
 
@@ -224,6 +256,7 @@ def evaluate(
     masks: PathMasks,
     dissipating: Float[Array, "..."] | None = None,
     score: str = "retaining",
+    distance_penalty: Number = 0.0,
     batch_size: int | None = 32,
 ) -> AblationPath:
     """The path of given masks: a saliency map's, say, or one made by hand.
@@ -236,6 +269,7 @@ def evaluate(
       masks: an ablation path at times i/(t + 1), ``float[n t *mask]``.
       dissipating: the second path, for "straddle".
       score: "retaining", "dissipating", "contrastive" or "straddle".
+      distance_penalty: λ ≥ 0, for "straddle": of the score, λ ‖φ↑ − φ↓‖ is taken off.
       batch_size: evaluations in flight.
 
     Returns:
@@ -248,25 +282,29 @@ def evaluate(
       Ablation-paths thesis, Definition 1 and Eqs. 2.13 to 2.16.
     """
     choice("score", score, KINDS)
+    check_penalty(score, distance_penalty)
     for path in (masks, dissipating):
         if path is not None:
             check_path(path, None, basis.weights)
     paths = _paths(score, masks, dissipating)
-    return _evaluate(f, x, target, basis=basis, paths=paths, score=score, batch_size=batch_size)
+    options = {"score": score, "distance_penalty": distance_penalty, "batch_size": batch_size}
+    return _evaluate(f, x, target, basis=basis, paths=paths, **options)
 
 
 @method
 def _evaluate(
-    f: Any, x: Any, target: Any = None, *, basis: Any, paths: Any, score: str, batch_size: int | None
-) -> AblationPath:
+    f: Any, x: Any, target: Any = None, *, basis: Any, paths: Any, score: str, distance_penalty: Any,
+    batch_size: int | None,
+) -> AblationPath:  # fmt: skip
     status = jnp.full(x.shape[0], Status.GIVEN)
     chosen = probability(settle(f, x, target))
-    return finished(f, basis, paths, chosen, score, batch_size, status, jnp.zeros_like(status))
+    return finished(f, basis, paths, chosen, score, distance_penalty, batch_size, status, jnp.zeros_like(status))
 
 
 def finished(
-    f: Any, basis: Any, paths: Any, score: Any, kind: str, batch_size: int | None, status: Any, iterations: Any
-) -> AblationPath:
+    f: Any, basis: Any, paths: Any, score: Any, kind: str, distance_penalty: Any, batch_size: int | None, status: Any,
+    iterations: Any,
+) -> AblationPath:  # fmt: skip
     """The ``AblationPath`` of paths ``[n paths t *mask]``: the classifier along their branches and at both ends.
 
     Where it gives NaN or infinity, that image's status says so and the score there is 0.
@@ -278,12 +316,14 @@ def finished(
     fine = jnp.isfinite(values)
     values = jnp.where(fine, values, 0)
     of_branches = jnp.concatenate([values[:, 1 : times + 1], values[:, times + 2 :]], axis=1).reshape(n, -1, times)
+    distance = apart(paths, basis.weights) if kind == "straddle" else None
+    worth = total(kind, of_branches)
     full = jnp.stack([saturation(paths[:, i], basis.weights) for i in range(paths.shape[1])])
     return AblationPath(
         masks=paths[:, 0],
         times=resolve_times(times),
         scores=of_branches[:, 0],
-        score=total(kind, of_branches),
+        score=worth if distance is None else worth - jnp.asarray(distance_penalty, distance.dtype) * distance,
         saturation=full.min(0),
         iterations=iterations,
         status=jnp.where(fine.all(1), status, Status.NON_FINITE),
@@ -292,6 +332,7 @@ def finished(
         end_dominant=top[:, jnp.array([0, times + 1])],
         contrast=of_branches[:, 1] if of_branches.shape[1] > 1 else None,
         dissipating=paths[:, 1] if paths.shape[1] > 1 else None,
+        distance=distance,
         basis=basis,
         kind=kind,
     )

@@ -25,8 +25,9 @@ class Settings:
     Attributes:
       objective: what is climbed.
       step: largest change of a mask value in one step (of the whole path together).
-      normalize: whether steps are scaled to that; otherwise they are ``step`` times what the optimizer says.
-      metric: by which length a step is steepest: every feature alike ("euclidean"), or by its weight ("mass").
+      normalize: whether steps are scaled to that, as they are proposed, or "performed", as they are after projection;
+        otherwise they are ``step`` times what the optimizer says.
+      metric: by which length a step is steepest: each feature by its weight ("mass"), or all alike ("euclidean").
       zero_mass: whether steps leave the mass of every mask as it is.
       blur_sigma: of the masks, after each step; in pixels of the image. None for 1/16 of the image's side.
       gradient_sigma: of the gradient; in pixels of the image.
@@ -43,8 +44,8 @@ class Settings:
 
     objective: str = "probability"
     step: Schedule = 1.0
-    normalize: bool = True
-    metric: str = "euclidean"
+    normalize: bool | str = True
+    metric: str = "mass"
     zero_mass: bool = True
     blur_sigma: Schedule | None = 7.0
     gradient_sigma: Schedule = 0.0
@@ -87,6 +88,8 @@ def settle_settings(preset: str, given: dict[str, Any], side: float) -> Settings
         choice("border", given["border"], ("mirror", "mean"))
     if given.get("metric") is not None:
         choice("metric", given["metric"], ("euclidean", "mass"))
+    if isinstance(given.get("normalize"), str):
+        choice("normalize", given["normalize"], ("performed",))
     chosen = dataclasses.replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
     if chosen.blur_sigma is None:
         chosen = dataclasses.replace(chosen, blur_sigma=side / 16)

@@ -52,17 +52,37 @@ def test_blurred_against_scipy():
 
 
 def test_blur_is_the_weakest_that_changes_the_class():
-    f, grid = contrast_classifier(0.12), np.geomspace(0.2, 8, 12).astype(np.float32)
+    """Changed at the σ found, and not at one weaker by its tolerance, (8/.2)^(2^−8/11) = 1.0013."""
+    f = contrast_classifier(0.12)
     # The second image has less contrast: a weaker blur is enough.
     x = X.at[1].set(0.5 + 0.6 * (X[1] - 0.5))
-    found = baselines.blur_search(f, x, low=0.2, high=8.0, num_sigmas=12, batch_size=5)
-    for i in range(2):
-        tops = [int(f(baselines.blurred(x, float(s)))[i].argmax()) for s in grid]
-        assert tops[0] == 0 and 1 in tops
-        assert float(found.sigma[i]) == grid[tops.index(1)]
-        np.testing.assert_allclose(found.images[i], baselines.blurred(x, found.sigma)[i], atol=1e-6)
+    options = {"low": 0.2, "high": 8.0, "num_sigmas": 12}
+    found = baselines.blur_search(f, x, **options, batch_size=5)
+    np.testing.assert_array_equal(f(baselines.blurred(x, found.sigma)).argmax(-1), [1, 1])
+    np.testing.assert_array_equal(f(baselines.blurred(x, found.sigma / 1.0014)).argmax(-1), [0, 0])
+    np.testing.assert_allclose(found.images, baselines.blurred(x, found.sigma), atol=1e-6)
     assert found.changed.all() and found.sigma[1] < found.sigma[0]
-    np.testing.assert_array_equal(baselines.blur(f, x, low=0.2, high=8.0, num_sigmas=12), found.images)
+    np.testing.assert_array_equal(baselines.blur(f, x, **options), found.images)
+    # The first blur tried is not made weaker.
+    strong = baselines.blur_search(f, x, low=6.0, high=8.0)
+    assert strong.changed.all()
+    np.testing.assert_allclose(strong.sigma, 6.0, rtol=1e-6)
+
+
+def test_a_weak_blur_that_alone_changes_the_class():
+    """From 4 px on nothing changes the class, and that is said; about 1.8 px does, which a search from 1 px finds."""
+
+    def f(x):  # class 1 for images of a middling contrast only
+        deviation = x.std((1, 2, 3))
+        return jnp.stack([jnp.abs(deviation - middle), jnp.full(len(x), 0.01)], -1)
+
+    middle = float(baselines.blurred(X[:1], 1.8).std())
+    x = X[:1]
+    assert f(x).argmax(-1) == 0 and f(baselines.blurred(x, 1.8)).argmax(-1) == 1
+    usual = baselines.blur_search(f, x)
+    assert not usual.changed[0] and f(usual.images).argmax(-1) == 0
+    weak = baselines.blur_search(f, x, low=1.0)
+    assert weak.changed[0] and f(weak.images).argmax(-1) == 1 and 1 < float(weak.sigma[0]) < 1.8
 
 
 def test_a_blur_that_changes_nothing_is_reported():

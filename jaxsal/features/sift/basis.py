@@ -26,12 +26,14 @@ from jaxsal.features.basis import FeatureBasis, check_mask
 from jaxsal.features.sift.keypoints import SMALLEST
 from jaxsal.features.sift.keypoints import keypoints as find
 from jaxsal.features.sift.matrices import Table, norms, refuse_large, refuse_many, tables
-from jaxsal.features.sift.scale_space import Grid, grid, layers, reduced, up
+from jaxsal.features.sift.scale_space import Grid, grid, layers, reduced, sharp, up
 
 HEATMAPS = ("voronoi", "amplitude")
 WEIGHTS = ("norm", "equal")
+SMOOTH = ("cells", "features")
 GROUP = 16  # masks that are taken together, if they are of one image
 _split = jax.jit(layers, static_argnums=1)
+_sharp = jax.jit(sharp, static_argnums=1)
 
 
 @register
@@ -225,6 +227,7 @@ def sift(
     max_keypoints: int = 2048,
     heatmap: str = "voronoi",
     weights: str = "norm",
+    smooth: str = "cells",
     background: float | int = 0.0,
     max_memory: float | int = 1.0,
 ) -> Sift:
@@ -243,7 +246,10 @@ def sift(
         OpenCV), NaN for none; None to find them. What comes twice counts once.
       max_keypoints: at most so many are found.
       heatmap: "voronoi" or "amplitude"; see ``Sift.heatmap``.
-      weights: what a feature's mass is, by which paths and curves go: "norm" of its image, or "equal" for all.
+      weights: what a feature's mass is, by which paths and curves go: "norm" of its image (Eq. 4.45), or "equal" for
+        all. Paths take their gradient by the same, unless asked for another ``metric``.
+      smooth: what keeps the edges of cells out of the image: "cells", cells that are smooth themselves (Eq. 4.27), or
+        "features", cut out of each layer along hard cells before its low-pass, which smooths them (Eq. 4.25); slower.
       background: what is left without any feature, from which the features are differences: 0, black, makes D linear;
         0.5, grey, is the zero of networks with the usual preprocessing, as in the thesis.
       max_memory: GiB that matrices of all images, and the work on one of them, may take.
@@ -254,9 +260,9 @@ def sift(
 
     Raises:
       TypeError: traced images.
-      ValueError: images under 8 pixels, NaN, keypoints of another shape or with a width not positive, unknown heatmap
-        or weights, cutoff not in [0, 1), η not positive, or more memory needed than there may be; the message says
-        how much.
+      ValueError: images under 8 pixels, NaN, keypoints of another shape or with a width not positive, unknown heatmap,
+        weights or smooth, cutoff not in [0, 1), η not positive, or more memory needed than there may be; the message
+        says how much.
 
     References:
       Ablation-paths thesis, chapter 4, Eqs. 4.18 to 4.48.
@@ -268,6 +274,7 @@ def sift(
         raise TypeError(message("sift", "traced images", "values that are known", "Make the basis outside jit."))
     _checks.choice("heatmap", heatmap, HEATMAPS)
     _checks.choice("weights", weights, WEIGHTS)
+    _checks.choice("smooth", smooth, SMOOTH)
     if not 0 <= cutoff < 1:
         raise ValueError(message("cutoff", cutoff, "a number in [0, 1), well under 0.1"))
     if not 0 < eta < np.inf:
@@ -279,10 +286,16 @@ def sift(
     points = _points(x, keypoints, max_keypoints)
     made: list[dict[int, Table]] = []
     for image, own in zip(x - background, points):
-        parts = {factor: np.asarray(stack[:, 0], np.float32) for factor, stack in _split(image[None], where).items()}
-        made.append(tables(own, parts, where, eta=eta, cutoff=cutoff))
+        parts = _of_one(_split, image, where)
+        before = _of_one(_sharp, image, where) if smooth == "features" else None
+        made.append(tables(own, parts, where, eta=eta, cutoff=cutoff, sharp=before))
         refuse_many(made, x.shape[0], max_memory)
     return _assembled(points, made, where, x.dtype, heatmap, weights, float(background))
+
+
+def _of_one(split: Any, image: Any, where: Grid) -> dict[int, np.ndarray]:
+    """Layers of one image ``[h w c]`` on the host, ``[l h w c]`` by resolution."""
+    return {factor: np.asarray(stack[:, 0], np.float32) for factor, stack in split(image[None], where).items()}
 
 
 def _points(x: Any, given: Any, count: int) -> list[np.ndarray]:

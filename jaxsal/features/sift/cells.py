@@ -109,17 +109,32 @@ def smooth_cells(
     """
     for layer, factor in enumerate(where.factors):
         owner = nearest(keypoints, where, layer, eta)
-        yield layer, trimmed(_blurred(owner, len(keypoints), where.centres[layer] / factor), cutoff)
+        whole = np.ones(owner.shape, np.float32)
+        yield layer, trimmed(cut_out(owner, whole, len(keypoints), where.centres[layer] / factor), cutoff)
 
 
-def _blurred(owner: np.ndarray, count: int, sigma: float) -> Any:
-    """χ̃ (Eq. 4.27): the indicators of cells, blurred along columns, then along rows; ``[pixels count]``."""
+def cut_out(owner: np.ndarray, values: np.ndarray, count: int, sigma: float) -> Any:
+    """γ_σ ⋆ (χ_i · values), for each keypoint: a picture cut along cells, blurred along columns, then along rows.
+
+    Of ones, χ̃ (Eq. 4.27); of a layer before its low-pass, the features of Eq. 4.25.
+
+    Args:
+      owner: the keypoint of every pixel, ``int[h w]``.
+      values: ``[h w]``.
+      count: how many keypoints.
+      sigma: in pixels; 0 for no blur.
+
+    Returns:
+      Sparse ``[pixels count]``.
+    """
     from scipy import sparse
 
     h, w = owner.shape
     rows, columns = np.divmod(np.arange(h * w), w)
-    ones = np.ones(h * w, np.float32)
-    cells = sparse.csr_array((ones, (rows, columns * count + owner.ravel())), shape=(h, w * count))
+    flat = np.asarray(values, np.float32).ravel()
+    if not sigma:
+        return sparse.csr_array((flat, (np.arange(h * w), owner.ravel())), shape=(h * w, count))
+    cells = sparse.csr_array((flat, (rows, columns * count + owner.ravel())), shape=(h, w * count))
     cells = (blur_matrix(h, sigma).astype(np.float32) @ cells).tocoo()
     columns, features = np.divmod(cells.col, count)
     cells = sparse.csr_array((cells.data, (columns, cells.row * count + features)), shape=(w, h * count))

@@ -1,7 +1,7 @@
 """The matrices that rebuild an image from its features: one for each resolution, layers summed up; made on the host.
 
 References:
-  Ablation-paths thesis, Eqs. 4.26, 4.32, 4.40 and 4.45.
+  Ablation-paths thesis, Eqs. 4.25, 4.26, 4.32, 4.40 and 4.45.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from jaxsal._checks import message
 from jaxsal._resize import bilinear_matrix
 from jaxsal.features.sift.cells import smooth_cells
+from jaxsal.features.sift.cutouts import keys, rows_of, smooth_features
 from jaxsal.features.sift.scale_space import Grid
 
 
@@ -34,9 +35,15 @@ class Table(NamedTuple):
 
 
 def tables(
-    keypoints: np.ndarray, layers: dict[int, np.ndarray], where: Grid, *, eta: float | int, cutoff: float | int
+    keypoints: np.ndarray,
+    layers: dict[int, np.ndarray],
+    where: Grid,
+    *,
+    eta: float | int,
+    cutoff: float | int,
+    sharp: dict[int, np.ndarray] | None = None,
 ) -> dict[int, Table]:
-    """Σ_l χ̃_il T_l of one image, by resolution (Eqs. 4.33 and 4.40).
+    """The features of one image, by resolution: Σ_l χ̃_il T_l (Eqs. 4.33 and 4.40), or Σ_l γ_l ⋆ (χ_il h_l) (Eq. 4.25).
 
     Args:
       keypoints: ``[k 3]``, all valid.
@@ -44,34 +51,35 @@ def tables(
       where: the grid of layers.
       eta: weight of σ in the distance.
       cutoff: 𝔰.
+      sharp: the layers before their low-pass, for the second form; None for the first.
 
     Returns:
       For each resolution its matrix.
     """
-    held: dict[int, list[Any]] = {factor: [] for factor in layers}
-    for layer, cells in smooth_cells(keypoints, where, eta=eta, cutoff=cutoff):
-        held[where.factors[layer]].append(cells)
-    return {factor: _summed(parts, layers[factor], len(where.factors)) for factor, parts in held.items()}
+    held: dict[int, list[tuple[Any, np.ndarray]]] = {factor: [] for factor in layers}
+    if sharp is None:
+        for layer, cells in smooth_cells(keypoints, where, eta=eta, cutoff=cutoff):
+            factor = where.factors[layer]
+            cells.sum_duplicates()
+            picture = layers[factor][len(held[factor])]
+            held[factor].append((cells, cells.data[:, None] * picture.reshape(-1, picture.shape[-1])[rows_of(cells)]))
+    else:
+        for layer, cells, colours in smooth_features(keypoints, layers, sharp, where, eta=eta, cutoff=cutoff):
+            held[where.factors[layer]].append((cells, colours))
+    return {factor: _summed(parts, len(where.factors)) for factor, parts in held.items()}
 
 
-def _summed(cells: list[Any], layers: np.ndarray, count: int) -> Table:
-    total = sum(cells[1:], start=cells[0]).tocsr()  # entries are positive: none cancels
+def _summed(parts: list[tuple[Any, np.ndarray]], count: int) -> Table:
+    total = sum((cells for cells, _ in parts[1:]), start=parts[0][0]).tocsr()  # entries are positive: none cancels
     total.sum_duplicates()
-    keys = _keys(total)
-    colours = np.zeros((total.nnz, layers.shape[-1]))
-    for part, layer in zip(cells, layers):
-        part.sum_duplicates()
-        rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-        colours[np.searchsorted(keys, _keys(part))] += part.data[:, None] * layer.reshape(-1, layer.shape[-1])[rows]
-    pixels, features = np.divmod(keys, total.shape[1])
+    known = keys(total)
+    colours = np.zeros((total.nnz, parts[0][1].shape[1]))
+    for cells, own in parts:
+        colours[np.searchsorted(known, keys(cells))] += own
+    pixels, features = np.divmod(known, total.shape[1])
     return Table(
         pixels.astype(np.int32), features.astype(np.int32), colours.astype(np.float32), total.data / np.float32(count)
     )
-
-
-def _keys(matrix: Any) -> np.ndarray:
-    rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
-    return rows * matrix.shape[1] + matrix.indices
 
 
 def norms(parts: dict[int, Table], where: Grid, features: int) -> np.ndarray:

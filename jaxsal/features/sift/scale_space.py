@@ -47,6 +47,11 @@ class Grid:
         inner = [math.sqrt(a * b) for a, b in itertools.pairwise(self.edges)]
         return (self.edges[0] / 2, *inner, self.edges[-1])
 
+    @property
+    def narrowest(self) -> tuple[float, ...]:
+        """The width of the low-pass that is in all of a layer, its lower edge: 0 for the finest."""
+        return (0.0, *self.edges)
+
     def shape(self, factor: int) -> tuple[int, int]:
         """Height and width at a resolution."""
         return reduced(self.size, factor)
@@ -74,8 +79,7 @@ def grid(size: tuple[int, int], per_octave: int = 3) -> Grid:
     positive("per_octave", per_octave)
     count = max(1, math.ceil(per_octave * math.log2(max(size) / 2)))
     edges = tuple(2 ** (i / per_octave) for i in range(count + 1))
-    lows = (0.0, *edges)
-    factors = tuple(1 if low < LIMITS[0] else 2 if low < LIMITS[1] else 4 for low in lows)
+    factors = tuple(1 if low < LIMITS[0] else 2 if low < LIMITS[1] else 4 for low in (0.0, *edges))
     return Grid(size, edges, factors)
 
 
@@ -104,6 +108,26 @@ def layers(x: Images, where: Grid) -> dict[int, Float[Array, "l n h w c"]]:
             lost += layer - up(small, where.size)
         kept.setdefault(factor, []).append(small)
     kept[1][-1] += lost
+    return {factor: jnp.stack(parts) for factor, parts in kept.items()}
+
+
+def sharp(x: Images, where: Grid) -> dict[int, Float[Array, "l n h w c"]]:
+    """The layers before their low-pass (Eqs. 4.23 and 4.25): h_l, of which T_l = γ_(σ_l) ⋆ h_l is the layer.
+
+    Gaussians add by their squares, so h_l = x − γ_d ⋆ x with d² = σ_(l+1)² − σ_l², and x itself for the rest.
+
+    Args:
+      x: images ``float[n h w c]``.
+      where: the grid for their size.
+
+    Returns:
+      As ``layers``; what resampling takes is lost.
+    """
+    widths = [math.sqrt(b * b - a * a) for a, b in itertools.pairwise(where.narrowest)]
+    full = [*(x - gaussian_blur(x, width) for width in widths), x]
+    kept: dict[int, list[Any]] = {}
+    for layer, factor in zip(full, where.factors):
+        kept.setdefault(factor, []).append(down(layer, where.shape(factor)) if factor > 1 else layer)
     return {factor: jnp.stack(parts) for factor, parts in kept.items()}
 
 

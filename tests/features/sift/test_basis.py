@@ -11,9 +11,10 @@ from scipy import ndimage
 import jaxsal as js
 from jaxsal.features.sift import matrices
 from jaxsal.features.sift.basis import recompose
-from jaxsal.features.sift.cells import smooth_cells
+from jaxsal.features.sift.cells import nearest, smooth_cells
+from jaxsal.features.sift.cutouts import smooth_features
 from jaxsal.features.sift.matrices import norms, tables
-from jaxsal.features.sift.scale_space import grid, layers, reconstruct, up
+from jaxsal.features.sift.scale_space import grid, layers, reconstruct, sharp, up
 
 
 def rebuilds(basis, x):
@@ -131,6 +132,56 @@ def test_matrices(basis):
             small = (matrix @ gains[j]).reshape(3, 48 // factor, 48 // factor)
             total += up(small.transpose(1, 2, 0)[None], (48, 48))
         np.testing.assert_allclose(total[0], basis.recomposed(gains)[j], atol=1e-5)
+
+
+@pytest.mark.parametrize("cutoff", [0.0, 0.02])
+def test_cut_out_before_the_low_pass(cutoff):
+    """Eq. 4.25, dense and cell by cell: each layer cut along hard edges, then smoothed; all together are the layer."""
+    where = grid((22, 25))
+    x = pictures(1)[:, :22, :25]
+    points = np.array([[3.2, 4.1, 1.2], [15.7, 6.4, 2.0], [9.3, 17.9, 3.1], [18.1, 19.3, 1.7], [10.2, 10.6, 8.0]])
+    parts, before = ({f: np.asarray(v[:, 0]) for f, v in split(x, where).items()} for split in (layers, sharp))
+    seen = dict.fromkeys(parts, 0)
+    low = (0.0, *where.edges)
+    for layer, cells, colours in smooth_features(points, parts, before, where, eta=2.0, cutoff=cutoff):
+        factor = where.factors[layer]
+        blur = lambda v, s=low[layer] / factor: ndimage.gaussian_filter(v, s, mode="reflect", truncate=4)  # noqa: E731
+        chi = (nearest(points, where, layer, 2.0) == np.arange(5)[:, None, None]).astype(float)
+        whole = np.stack([blur(one) for one in chi])
+        soft = np.where(whole > cutoff, (whole - cutoff) / (1 - cutoff), 0)
+        for channel in range(3):
+            h, target = (stack[factor][seen[factor], ..., channel].astype(float) for stack in (before, parts))
+            want = soft / np.where(whole > 0, whole, 1) * np.stack([blur(one * h) for one in chi])
+            want += soft / soft.sum(0) * (target - want.sum(0))
+            got = cells.copy()
+            got.data = colours[:, channel]
+            np.testing.assert_allclose(got.toarray().T.reshape(want.shape), want, atol=2e-6)
+            np.testing.assert_allclose(got.sum(1), target.ravel(), atol=2e-6)
+        seen[factor] += 1
+
+
+def test_features_smoothed_after_the_cut(basis):
+    x = pictures()
+    other = js.features.sift(x, smooth="features")
+    assert rebuilds(other, x)
+    np.testing.assert_array_equal(other.keypoints, basis.keypoints)
+    some = masks(basis, 14)
+    assert 0.01 < np.abs(other(some) - basis(some)).max() < 0.5
+    np.testing.assert_allclose(other((some + zeros(basis)) / 2), (other(some) + other(zeros(basis))) / 2, atol=1e-5)
+
+
+def test_gradient_and_time_go_by_the_same_weights(basis):
+    """Of the two variants of §4.3.3, by default one: all by the norms, or with equal weights all alike."""
+    f, x = js.models.load("scenes"), pictures()
+    same = {"preset": "thesis", "num_masks": 3, "num_iterations": 1, "saturation": 0.0}
+    path = {name: np.asarray(js.ablation_path(f, x, 3, basis=own, **how, **same).masks) for name, own, how in (
+        ("norm", basis, {}), ("norm, mass", basis, {"metric": "mass"}), ("norm, mixed", basis, {"metric": "euclidean"}),
+        ("equal", dataclasses.replace(basis, weighing="equal"), {}),
+        ("equal, euclidean", dataclasses.replace(basis, weighing="equal"), {"metric": "euclidean"}),
+    )}  # fmt: skip
+    np.testing.assert_array_equal(path["norm"], path["norm, mass"])
+    np.testing.assert_allclose(path["equal"], path["equal, euclidean"], atol=1e-4)
+    assert np.abs(path["norm"] - path["norm, mixed"]).max() > 0.01
 
 
 def test_weights(basis):

@@ -10,7 +10,8 @@ from nets import images
 from PIL import Image
 from scipy import ndimage
 
-from jaxsal.features.sift.scale_space import grid, layers, reconstruct, up
+from jaxsal._dct import gaussian_blur
+from jaxsal.features.sift.scale_space import grid, layers, reconstruct, sharp, up
 
 
 def psnr(got, want):
@@ -45,6 +46,16 @@ def test_layers_against_scipy():
     for i, (low, high) in enumerate(zip(where.edges, where.edges[1:])):
         if 2 <= low < 3:
             np.testing.assert_allclose(kept[i + 1], blurred(low) - blurred(high), atol=2e-6)
+
+
+def test_layers_are_sharp_ones_through_their_low_pass():
+    """Eq. 4.23: T_l = γ_(σ_l) ⋆ h_l, exactly, the finest and the rest too."""
+    x, where = images(2, 40), grid((40, 40), 3)
+    where = dataclasses.replace(where, factors=(1,) * len(where.factors))
+    fine, before = layers(x, where)[1], sharp(x, where)[1]
+    assert len(fine) == len(before) == len(where.narrowest)
+    for layer, own, low in zip(fine, before, (0.0, *where.edges)):
+        np.testing.assert_allclose(gaussian_blur(own, low), layer, atol=2e-6)
 
 
 def test_coarse_layers_keep_nearly_all_of_themselves():
