@@ -24,14 +24,17 @@ class Part(NamedTuple):
 
     source: int
     step: int
-    size: int
-    extent: int
+    size: Any
+    extent: Any
 
     @property
     def whole(self) -> bool:
         """Whether it goes from end to end."""
         return self.step * self.size >= self.extent
 
+
+Shape: TypeAlias = tuple[Any, ...]
+"""Lengths: numbers, or symbols where the batch size is free."""
 
 Axis: TypeAlias = tuple[Part, ...] | None
 """Parts from the slowest to the fastest, () for none of the images' axes, None for what could not be followed."""
@@ -57,7 +60,7 @@ def _sources(axis: tuple[Part, ...]) -> list[int]:
     return [part.source for part in axis]
 
 
-def _resized(axis: Axis, before: int, after: int) -> Axis:
+def _resized(axis: Axis, before: Any, after: Any) -> Axis:
     """Of a pool, a stride, padding: the same axis with other cells; windows and tokens stay what they are."""
     if not axis or before == after or len(axis) > 1:
         return axis
@@ -80,57 +83,57 @@ def axes_after(eqn: c.JaxprEqn, ins: list[tuple[Axis, ...]]) -> list[tuple[Axis,
     return [_cell_by_cell(shapes, ins, out) if axes is None else axes for axes, out in zip(made, outs)]
 
 
-def _cell_by_cell(shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _cell_by_cell(shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     """The default: operands of the output's shape agree with it; without any, only what has no operand is known."""
     alike = [axes for shape, axes in zip(shapes, ins) if shape == out]
     unknown: Axis = () if not any(shapes) else None
     return tuple(functools.reduce(join, column) for column in zip(*alike)) if alike else (unknown,) * len(out)
 
 
-def _same_rank(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _same_rank(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     alike = [(shape, axes) for shape, axes in zip(shapes, ins) if len(shape) == len(out)]
     resized = [[_resized(a, s, o) for a, s, o in zip(axes, shape, out)] for shape, axes in alike]
     return tuple(functools.reduce(join, column) for column in zip(*resized))
 
 
-def _stacked(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _stacked(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     alike = [functools.reduce(join, column) for column in zip(*ins)]
     return (*alike[: p["axis"]], (), *alike[p["axis"] :])
 
 
-def _unstacked(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _unstacked(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     return tuple(axis for i, axis in enumerate(ins[0]) if i != p["axis"])
 
 
-def _tiled(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _tiled(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     return tuple(axis if before == after else None for axis, before, after in zip(ins[0], shapes[0], out))
 
 
-def _reversed(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _reversed(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     return tuple(None if i in p["dimensions"] else axis for i, axis in enumerate(ins[0]))
 
 
-def _reduced(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...] | None:
+def _reduced(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...] | None:
     gone = p.get("axes", p.get("dimensions"))
     return None if gone is None else tuple(axis for i, axis in enumerate(ins[0]) if i not in gone)
 
 
-def _broadcast(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _broadcast(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     axes: list[Axis] = [()] * len(out)
     for i, to in enumerate(p["broadcast_dimensions"]):
         axes[to] = ins[0][i] if shapes[0][i] == out[to] else ()
     return tuple(axes)
 
 
-def _squeeze(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _squeeze(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     return tuple(axis for i, axis in enumerate(ins[0]) if i not in p["dimensions"])
 
 
-def _transpose(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _transpose(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     return tuple(ins[0][i] for i in p["permutation"])
 
 
-def _convolution(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _convolution(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     spec = p["dimension_numbers"]
     axes: list[Axis] = [None] * len(out)
     axes[spec.out_spec[0]] = ins[0][spec.lhs_spec[0]] if p["batch_group_count"] == 1 else None
@@ -141,7 +144,7 @@ def _convolution(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[A
     return tuple(axes)
 
 
-def _dot(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _dot(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     (summed, batch) = p["dimension_numbers"]
     shared = [join(ins[0][a], ins[1][b]) for a, b in zip(*batch)]
     free = [
@@ -150,7 +153,7 @@ def _dot(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...
     return (*shared, *free[0], *free[1])
 
 
-def _gather(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _gather(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     numbers, sizes = p["dimension_numbers"], p["slice_sizes"]
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     kept = [i for i in range(len(shapes[0])) if i not in gone]
@@ -160,7 +163,7 @@ def _gather(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, 
     return tuple(axes)
 
 
-def _reshape(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis, ...]:
+def _reshape(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     """Axes merged and split, group by group of axes whose lengths have the same product."""
     shape, axes, made = shapes[0], ins[0], list[Axis]()
     i = j = 0
@@ -181,7 +184,7 @@ def _reshape(p: Any, shapes: Any, ins: Any, out: tuple[int, ...]) -> tuple[Axis,
     return tuple(made)
 
 
-def _regrouped(shape: Sequence[int], axes: Sequence[Axis], out: Sequence[int]) -> list[Axis]:
+def _regrouped(shape: Shape, axes: Sequence[Axis], out: Shape) -> list[Axis]:
     if len(axes) == len(out) == 1:
         return [axes[0]]
     parts: list[Part] = []
@@ -234,7 +237,7 @@ _SAME_RANK = (
     "select_and_scatter_add",
     "select_and_gather_add",
 )
-_RULES: dict[str, Callable[[Any, Any, Any, tuple[int, ...]], tuple[Axis, ...] | None]] = {
+_RULES: dict[str, Callable[[Any, Any, Any, Shape], tuple[Axis, ...] | None]] = {
     "broadcast_in_dim": _broadcast,
     "conv_general_dilated": _convolution,
     "dot_general": _dot,

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
+import numpy as np
 
 from jaxsal._checks import message
-from jaxsal.cam._axes import source
+from jaxsal.cam._axes import Shape, source
 from jaxsal.cam._flow import Seen, follow
 from jaxsal.tracing.taps import located
 
-Layer: TypeAlias = str | int | Sequence[str | int]
+Layer: TypeAlias = str | int | np.integer | Sequence[str | int | np.integer]
 _NAMES = {4: ("images", "rows", "columns"), 5: ("images", "time", "rows", "columns")}
 _ADVICE = (
     "Tokens become a layer with rows and columns where the model says which are which: "
@@ -26,9 +27,9 @@ _ADVICE = (
 @dataclasses.dataclass(frozen=True)
 class _Candidate:
     name: str
-    shape: tuple[int, ...]
+    shape: Shape
     seen: Seen
-    images: tuple[int, ...]
+    images: Shape
 
     def sources(self) -> list[int | None]:
         """The images' axis that each axis but the last is; a single image is wherever there is one."""
