@@ -84,8 +84,13 @@ def axes_after(eqn: c.JaxprEqn, ins: list[tuple[Axis, ...]]) -> list[tuple[Axis,
 
 
 def _cell_by_cell(shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
-    """The default: operands of the output's shape agree with it; without any, only what has no operand is known."""
-    alike = [axes for shape, axes in zip(shapes, ins) if shape == out]
+    """The default: operands of the output's shape, or repeated to it, agree; without any, only constants are known."""
+
+    def repeated(shape: Shape, axes: tuple[Axis, ...]) -> list[Axis]:
+        return [axis if length == to else () for axis, length, to in zip(axes, shape, out)]
+
+    fits = [len(shape) == len(out) and all(a in (1, b) for a, b in zip(shape, out)) for shape in shapes]
+    alike = [repeated(shape, axes) for shape, axes, fit in zip(shapes, ins, fits) if fit]
     unknown: Axis = () if not any(shapes) else None
     return tuple(functools.reduce(join, column) for column in zip(*alike)) if alike else (unknown,) * len(out)
 

@@ -46,7 +46,7 @@ class _Candidate:
     def is_grid(self, ranks: tuple[int, ...]) -> bool:
         """Whether it has, for certain, the images' rows and columns, more than one cell, and a way to the logits."""
         sized = len(self.shape) in ranks and self.shape[0] == self.images[0] and math.prod(self.shape[1:-1]) > 1
-        return sized and self.seen.slope and -1 not in self.expected() and self.sources() == self.expected()
+        return sized and self.seen.value and -1 not in self.expected() and self.sources() == self.expected()
 
     def objection(self, ranks: tuple[int, ...], reach: str | None) -> str | None:
         """Why no map can be made of it, or None: what cannot be followed, and is where it should be, will do."""
@@ -105,16 +105,20 @@ def resolve_layers(
         raise ValueError(message("layer", repr(layer), "one layer at least"))
     closed, places = located(f, x, names=[one for one in given if isinstance(one, str)])
     seen = follow(closed)
-    taps = {name: _Candidate(name, s.shape, seen[path], x.shape) for name, (path, s) in places.items()}
+    taps = {
+        # Where nobody can look, reading says so.
+        name: _Candidate(name, s.shape, seen.get(path) or Seen((None,) * len(s.shape), False, True, True), x.shape)
+        for name, (path, s) in places.items()
+    }
     grids = [name for name, tap in taps.items() if tap.is_grid(ranks)]
     if layer is None:
         suggested = taps.get(getattr(f, "cam_layer", None) or "") if default == -1 else None
         # A layer of one cell has no map: of small images, an earlier one has.
         one_cell = suggested and len(suggested.shape) in ranks and math.prod(suggested.shape[1:-1]) == 1
-        given = [suggested.name if suggested and not one_cell else default]
-    return [
-        _named(f, x, taps[one], ranks, reach) if isinstance(one, str) else _numbered(one, taps, grids) for one in given
-    ]
+        able = [name for name in grids if not reach or getattr(taps[name].seen, reach)]
+        given = [suggested.name if suggested and not one_cell else able[default] if able else default]
+    names = [one if isinstance(one, str) else _numbered(one, taps, grids) for one in given]
+    return [_named(f, x, taps[name], ranks, reach) for name in names]
 
 
 def _named(f: Any, x: Any, tap: _Candidate, ranks: tuple[int, ...], reach: str | None) -> str:

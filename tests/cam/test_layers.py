@@ -90,6 +90,8 @@ FUNCTIONS = {
     "concatenated": lambda x: end(t(jnp.concatenate([x, 2 * x], -1))),
     "repeated": lambda x: end(t(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2))),
     "squeezed and excited": lambda x: end(t(x * jax.nn.sigmoid(x.mean((1, 2), keepdims=True) @ jnp.ones((3, 3))))),
+    "multiplied by each other": lambda x: end(t(x[..., :1] * jnp.ones(4) + x.mean((1, 2, 3), keepdims=True))),
+    "outer product": lambda x: end(t(x[:, :, :1] * x[:, :1])),
     "space to depth": lambda x: end(t(space_to_depth(x))),
     "depth to space": lambda x: end(t(depth_to_space(x))),
     "windows": lambda x: end(unwindowed(t(windows(x)), x)),

@@ -227,7 +227,7 @@ def test_ablation_cam_of_a_zero_score():
 def test_score_cam_of_a_single_logit(pooled):
     """Its softmax is over channels: with one logit their weights differ as the scores do, and none is lost."""
     f = pooled.f
-    single = type(f)(f.first, f.second, f.dense[:, :1], f.bias[:1])
+    single = type(f)(f.first, f.second, 10 * f.dense[:, :1], f.bias[:1])
     one = dataclasses.replace(pooled, f=single, target=np.zeros(2, int), logits=pooled.logits[:, :1])
     want = slow_score_cam(one, "softmax")
     check(score_cam(single, one.x, None, relu=False, **RAW), want, 1e-5)
