@@ -157,8 +157,8 @@ def is_tracer(x: Any) -> bool:
     return isinstance(x, jax.core.Tracer)
 
 
-def shape(var: Any) -> tuple[int, ...]:
-    """The shape of a variable of a jaxpr."""
+def shape(var: Any) -> tuple[Any, ...]:
+    """The shape of a variable of a jaxpr: numbers, or symbols where the batch size is free."""
     return var.aval.shape
 
 

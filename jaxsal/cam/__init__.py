@@ -1,4 +1,19 @@
-"""Class activation maps: heatmaps made of the activations at a layer."""
+"""Class activation maps: heatmaps made of the activations at a layer.
+
+``layer`` is, in all of them, one of
+
+* the name of a tap (``js.taps(f, x)`` lists them): an array ``[n h w c]`` with the rows and columns of the images;
+* the number of one: 0 is the first tap on the rows and columns of the images (of more than one cell, and that the
+  logits depend on), -1 the last;
+* a list of names and numbers: the answer is the mean of their maps, each finished as if it were the only one
+  (``size="layer"`` then wants layers of one size);
+* None: the classifier's attribute ``cam_layer`` where it has one, else number -1.
+
+Which axes are rows and columns is not guessed from their lengths: the axes of the images are followed through the
+classifier. So heads of attention, tokens, windows and the stacked taps of a scanned network are refused, with their
+axes in the message; in a method that needs the way to the logits, so is a layer that has none. ``size`` and
+``normalize`` mean the same everywhere.
+"""
 
 from jaxsal.cam.ablation_cam import ablation_cam as ablation_cam
 from jaxsal.cam.bilateral import bilateral_filter as bilateral_filter

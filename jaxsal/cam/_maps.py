@@ -1,4 +1,4 @@
-"""What class activation maps share: finding a layer, reading it, bringing a map to image size and [0, 1].
+"""What class activation maps share: reading layers, bringing maps to image size and [0, 1], their mean over layers.
 
 A map is made of activations A ``[n *spatial c]`` at a tap, and perhaps dS/dA there; the methods differ in how
 they weigh the two. All of it is computed in float32 and returned in the dtype of the images.
@@ -6,7 +6,7 @@ they weigh the two. All of it is computed in float32 and returned in the dtype o
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -17,53 +17,12 @@ from jaxsal._checks import message
 from jaxsal._resize import bilinear_matrix as bilinear_matrix
 from jaxsal._resize import resize as resize
 from jaxsal._types import Array, Float
-from jaxsal.tracing import tapped, taps
+from jaxsal.cam._layers import Layer as Layer
+from jaxsal.cam._layers import resolve_layers
+from jaxsal.tracing import tapped
 
 Maps: TypeAlias = Float[Array, "n rows columns"]
 Size: TypeAlias = str | tuple[int, int]
-
-
-def resolve_layer(f: Any, x: Any, layer: str | None, ranks: tuple[int, ...] = (4,)) -> str:
-    """The name of the tap to read: ``layer``, or if None the one that ``f`` or its structure suggests.
-
-    Args:
-      f: classifier.
-      x: images, n of them.
-      layer: a tap, or None for the classifier's attribute ``cam_layer`` if there is such a tap, else the last
-        tap ``[n *spatial c]`` with more than one cell.
-      ranks: ranks that a map can be made of.
-
-    Raises:
-      ValueError: no such tap, or none at all, or one that no map can be made of.
-    """
-    if layer is not None:
-        shape = jax.eval_shape(lambda x: tapped(f, read=[layer])(x)[1][layer], x).shape
-        if len(shape) not in ranks or shape[0] != x.shape[0]:
-            expected = " or ".join("[n t h w c]" if rank == 5 else "[n h w c]" for rank in ranks)
-            raise ValueError(message(f"layer {layer!r}", f"shape {shape}", f"activations {expected}"))
-        return layer
-    found = spatial_taps(f, x, ranks)
-    suggested = getattr(f, "cam_layer", None)
-    return suggested if suggested in found else found[-1]
-
-
-def spatial_taps(f: Any, x: Any, ranks: tuple[int, ...] = (4,)) -> list[str]:
-    """Names of the taps ``[n *spatial c]`` with more than one cell, in the order of evaluation.
-
-    Raises:
-      ValueError: there is none.
-    """
-    shapes = {name: tap.shape for name, tap in taps(f, x).items()}
-    found = [
-        name
-        for name, shape in shapes.items()
-        if len(shape) in ranks and shape[0] == x.shape[0] and math.prod(shape[1:-1]) > 1
-    ]
-    if not found:
-        got = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "no taps at all"
-        hint = "Name arrays with js.tap, or wrap the model with js.classifiers.wrap."
-        raise ValueError(message("layers of the classifier", got, "a tap [n h w c] with h w > 1", hint))
-    return found
 
 
 def activations(f: Any, x: Any, layer: str) -> tuple[Any, Any]:
@@ -120,7 +79,50 @@ def output_shape(size: str | tuple[int, ...], maps: Any, x: Any) -> tuple[int, .
     return x.shape[1:-1][-(maps.ndim - 1) :] if size == "image" else maps.shape[1:]
 
 
-def finish(maps: Any, x: Any, size: str | tuple[int, ...], normalize: bool, relu: bool = False) -> Any:
+def mean_over_layers(
+    weigh: Callable[[str], Any],
+    f: Any,
+    x: Any,
+    layer: Layer | None,
+    size: str | tuple[int, ...],
+    normalize: bool,
+    relu: bool = False,
+    *,
+    reach: str | None = "slope",
+    ranks: tuple[int, ...] = (4,),
+    default: int = -1,
+    frames: bool = False,
+) -> Any:
+    """The answer of a method: of one layer its finished map, of several the mean of theirs.
+
+    Args:
+      weigh: from a tap's name to the map ``float32[n *spatial]`` at its resolution.
+      f: classifier.
+      x: images.
+      layer: which, see ``resolve_layers``, and there ``reach``, ``ranks`` and ``default``.
+      size: see ``finish``, and there ``normalize``, ``relu`` and ``frames``.
+      reach: what the way from the layer to the logits must have.
+      normalize: each layer's map, before the mean.
+      relu: likewise.
+      ranks: of a layer.
+      default: number of the layer for None.
+      frames: whether frames are scaled one by one.
+
+    Raises:
+      TypeError: something else for a layer.
+      ValueError: no such layer; layers of several sizes with ``size="layer"``.
+    """
+    names = resolve_layers(f, x, layer, ranks, reach, default)
+    maps = [finish(weigh(name), x, size, normalize, relu, frames) for name in names]
+    if len(shapes := dict.fromkeys(m.shape[1:] for m in maps)) > 1:
+        hint = "Give the size of the mean: size='image' or (height, width)."
+        raise ValueError(message("maps of several layers", f"sizes {list(shapes)}", "one size", hint))
+    return maps[0] if len(maps) == 1 else jnp.stack(maps).astype(jnp.float32).mean(0).astype(x.dtype)
+
+
+def finish(
+    maps: Any, x: Any, size: str | tuple[int, ...], normalize: bool, relu: bool = False, frames: bool = False
+) -> Any:
     """From a map at the layer's resolution to the answer of a method.
 
     Args:
@@ -129,6 +131,7 @@ def finish(maps: Any, x: Any, size: str | tuple[int, ...], normalize: bool, relu
       size: "image", "layer" or (height, width).
       normalize: whether to scale each image's map to [0, 1].
       relu: whether to keep the positive part only (before resizing, as the papers do).
+      frames: whether each frame of a clip has a scale of its own.
 
     Returns:
       ``[n *spatial']`` in the dtype of ``x``.
@@ -136,5 +139,5 @@ def finish(maps: Any, x: Any, size: str | tuple[int, ...], normalize: bool, relu
     maps = jnp.maximum(maps, 0) if relu else maps
     maps = resize(maps, output_shape(size, maps, x))
     if normalize:
-        maps = unit(maps, tuple(range(1, maps.ndim)))
+        maps = unit(maps, tuple(range(maps.ndim - 2 if frames else 1, maps.ndim)))
     return maps.astype(x.dtype)

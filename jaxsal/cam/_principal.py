@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxsal import _checks
 from jaxsal._checks import message
+from jaxsal._resize import resize
 
 _EPS = float(jnp.finfo(jnp.float32).eps)
 
@@ -108,6 +109,27 @@ def principal_map(values: Any, component: int, centered: bool) -> Any:
     sign = jnp.where((mean * direction).sum(-1) >= 0, 1.0, -1.0)
     maps = _times(rows, direction * sign[:, None])
     return (jnp.where(lost[:, None], 0, maps) * (scale * more)[:, 0]).reshape(n, *shape)
+
+
+def aligned(maps: Any, reference: Any) -> Any:
+    """Maps or their negatives, whichever correlate positively with a reference; as they are without one.
+
+    Args:
+      maps: ``float32[n h w]``.
+      reference: ``float[h w]``, one for all, ``float[n h w]``, of any height and width and on any scale, or None.
+
+    Raises:
+      ValueError: a reference of another shape.
+    """
+    if reference is None:
+        return maps
+    shape = jnp.shape(reference)
+    if len(shape) not in (2, 3) or shape[:-2] not in ((), (1,), maps.shape[:1]):
+        raise ValueError(message("reference", f"shape {shape}", f"a map [h w], or one an image: [{maps.shape[0]} h w]"))
+    wanted = jnp.asarray(reference, jnp.float32).reshape(-1, *shape[-2:])
+    wanted = wanted - wanted.mean((1, 2), keepdims=True)
+    likeness = (wanted * resize(maps, shape[-2:])).sum((1, 2), keepdims=True)
+    return jnp.where(likeness < 0, -maps, maps)
 
 
 def _direction(rows: Any, component: int) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxsal._chunks import collect
 from jaxsal._method import method
 from jaxsal._types import Classifier, Images, TargetLike
-from jaxsal.cam._maps import Maps, Size, finish, resolve_layer
+from jaxsal.cam._maps import Layer, Maps, Size, mean_over_layers
 from jaxsal.targets import resolve
 from jaxsal.tracing import tapped
 
@@ -20,7 +20,7 @@ def ablation_cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool = True,
@@ -36,8 +36,8 @@ def ablation_cam(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits.
-      layer: tap ``[n h w c]``; None for the classifier's ``cam_layer``, or the last tap with more than one
-        cell.
+      layer: tap ``[n h w c]``, its number, or several for the mean of their maps; None for the default (see
+        ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
       relu: keep the positive part only.
@@ -52,19 +52,21 @@ def ablation_cam(
     References:
       Desai & Ramaswamy 2020, "Ablation-CAM", Eqs. 3-4.
     """
-    name = resolve_layer(f, x, layer)
-    logits, read = tapped(f, read=[name])(x)
-    values = read[name]
-    score = resolve(target).at(logits)
 
-    def ablated(own: Any, channel: Any) -> Any:
-        layer, image, part = own
-        kept = jnp.arange(layer.shape[-1]) != channel[:, None]
-        left = jnp.where(kept[:, None, None], layer, jnp.zeros((), layer.dtype))
-        return part(tapped(f, write={name: left})(image)[0])
+    def weigh(name: str) -> Any:
+        logits, read = tapped(f, read=[name])(x)
+        values = read[name]
+        score = resolve(target).at(logits)
 
-    whole = score(logits).astype(jnp.float32)[:, None]
-    drop = whole - collect(ablated, (values, x, score), values.shape[-1], batch_size).astype(jnp.float32)
-    weights = drop / jnp.where(whole == 0, 1, jnp.abs(whole))
-    maps = (weights[:, None, None] * values.astype(jnp.float32)).sum(-1)
-    return finish(maps, x, size, normalize, relu)
+        def ablated(own: Any, channel: Any) -> Any:
+            taken, image, part = own
+            kept = jnp.arange(taken.shape[-1]) != channel[:, None]
+            left = jnp.where(kept[:, None, None], taken, jnp.zeros((), taken.dtype))
+            return part(tapped(f, write={name: left})(image)[0])
+
+        whole = score(logits).astype(jnp.float32)[:, None]
+        drop = whole - collect(ablated, (values, x, score), values.shape[-1], batch_size).astype(jnp.float32)
+        weights = drop / jnp.where(whole == 0, 1, jnp.abs(whole))
+        return (weights[:, None, None] * values.astype(jnp.float32)).sum(-1)
+
+    return mean_over_layers(weigh, f, x, layer, size, normalize, relu, reach="value")

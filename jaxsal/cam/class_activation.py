@@ -14,7 +14,7 @@ from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._method import method
 from jaxsal._types import Classifier, Images, TargetLike
-from jaxsal.cam._maps import Maps, Size, activations_and_gradient, cells, finish, resolve_layer
+from jaxsal.cam._maps import Layer, Maps, Size, activations_and_gradient, cells, mean_over_layers
 
 _ALLOWED = 1e-2
 """How much the gradient may differ from cell to cell, relative to its largest channel mean."""
@@ -43,7 +43,7 @@ def cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool = False,
@@ -61,8 +61,8 @@ def cam(
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits (the theory wants
         linear ones).
-      layer: the tap ``[n h w c]`` that is pooled; None for the classifier's ``cam_layer``, or the last tap
-        with more than one cell.
+      layer: the tap ``[n h w c]`` that is pooled, its number, or several for the mean of their maps; None for
+        the default (see ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros); otherwise in units of the score.
       relu: keep the positive part only (the paper keeps both).
@@ -77,10 +77,14 @@ def cam(
     References:
       Zhou et al. 2016, "Learning deep features for discriminative localization", Eqs. 1-2.
     """
-    values, gradient = activations_and_gradient(f, x, target, resolve_layer(f, x, layer))
-    axes = cells(values)
-    mean = gradient.mean(axes, keepdims=True)
-    largest = jnp.abs(mean).max((*axes, -1))
-    uneven = jnp.abs(gradient - mean).max((*axes, -1)) / jnp.where(largest == 0, 1, largest)
-    maps = (gradient.sum(axes, keepdims=True) * values).sum(-1)
-    return finish(maps, x, size, normalize, relu), uneven
+    uneven = []
+
+    def weigh(name: str) -> Any:
+        values, gradient = activations_and_gradient(f, x, target, name)
+        axes = cells(values)
+        mean = gradient.mean(axes, keepdims=True)
+        largest = jnp.abs(mean).max((*axes, -1))
+        uneven.append(jnp.abs(gradient - mean).max((*axes, -1)) / jnp.where(largest == 0, 1, largest))
+        return (gradient.sum(axes, keepdims=True) * values).sum(-1)
+
+    return mean_over_layers(weigh, f, x, layer, size, normalize, relu), jnp.stack(uneven)

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+from collections.abc import Callable
+from typing import Any
 
 from jaxsal._method import method
-from jaxsal._types import Classifier, Images, TargetLike
-from jaxsal.cam._maps import (
-    Maps,
-    Size,
-    activations,
-    activations_and_gradient,
-    finish,
-    output_shape,
-    resize,
-    resolve_layer,
-    spatial_taps,
-    unit,
-)
-from jaxsal.cam._principal import principal_map
-from jaxsal.tracing import tapped
+from jaxsal._types import Array, Classifier, Float, Images, TargetLike
+from jaxsal.cam._maps import Layer, Maps, Size, activations, activations_and_gradient, finish, mean_over_layers
+from jaxsal.cam._principal import aligned, principal_map
 
 
 @method
@@ -28,12 +17,13 @@ def eigen_cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool | None = None,
     component: int = 1,
     centered: bool = False,
+    reference: Float[Array, "*n rows columns"] | None = None,
 ) -> Maps:
     """Eigen-CAM: activations projected on a principal direction of the channels; of no class in particular.
 
@@ -43,19 +33,25 @@ def eigen_cam(
 
     The sign of a singular vector is arbitrary. Here it is the one that makes the map sum positive (with
     ``centered``, whose maps all sum to zero, the same projection of the activations before centring).
-    pytorch-grad-cam leaves the sign to LAPACK.
+    pytorch-grad-cam leaves the sign to LAPACK. From the second component on the sum may be near zero, and noise
+    in the image turns the map over; maps that are to be compared have one sign with ``reference``::
+
+        clean = js.eigen_cam(f, x, component=2)
+        noisy = js.eigen_cam(f, x + noise, component=2, reference=clean)
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: accepted and ignored.
-      layer: tap ``[n h w c]``; None for the classifier's ``cam_layer``, or the last tap with more than one
-        cell.
+      layer: tap ``[n h w c]``, its number, or several for the mean of their maps; None for the default (see
+        ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
       relu: keep the positive part only; None to do so if ``centered``, as pytorch-grad-cam does.
       component: k; 1 is the largest singular value, 2 is in the paper's figures too.
       centered: subtract each channel's mean first, as pytorch-grad-cam does.
+      reference: map ``float[h w]`` or ``float[n h w]`` of any size and scale (that of a clean image, say): the
+        sign is then the one that correlates with it; None for the rule above.
 
     Returns:
       Heatmap ``float[n h w]``.
@@ -67,8 +63,16 @@ def eigen_cam(
       Bany Muhammad & Yeasin 2021, "Eigen-CAM: visual explanations for deep convolutional neural networks",
       Eqs. 1-3.
     """
-    _, values = activations(f, x, resolve_layer(f, x, layer))
-    return finish(principal_map(values, component, centered), x, size, normalize, centered if relu is None else relu)
+    positive = centered if relu is None else relu
+    weigh = _principal(f, x, component, centered, reference)
+    return mean_over_layers(weigh, f, x, layer, size, normalize, positive, reach=None)
+
+
+def _principal(f: Any, x: Any, component: int, centered: bool, reference: Any) -> Callable[[str], Any]:
+    def weigh(name: str) -> Any:
+        return aligned(principal_map(activations(f, x, name)[1], component, centered), reference)
+
+    return weigh
 
 
 @method
@@ -77,12 +81,13 @@ def eigen_grad_cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool | None = None,
     component: int = 1,
     centered: bool = False,
+    reference: Float[Array, "*n rows columns"] | None = None,
 ) -> Maps:
     """Eigen-CAM of gradient times activation: the principal direction of what each cell adds to the score.
 
@@ -93,13 +98,14 @@ def eigen_grad_cam(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits.
-      layer: tap ``[n h w c]``; None for the classifier's ``cam_layer``, or the last tap with more than one
-        cell.
+      layer: tap ``[n h w c]``, its number, or several for the mean of their maps; None for the default (see
+        ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
       relu: keep the positive part only; None to do so if ``centered``, as pytorch-grad-cam does.
       component: k; 1 is the largest singular value.
       centered: subtract each channel's mean first, as pytorch-grad-cam does.
+      reference: map that tells the sign, as in ``eigen_cam``.
 
     Returns:
       Heatmap ``float[n h w]``.
@@ -110,10 +116,12 @@ def eigen_grad_cam(
     References:
       pytorch-grad-cam, EigenGradCAM (the method has no paper); Eigen-CAM, Eqs. 1-3.
     """
-    values, gradient = activations_and_gradient(f, x, target, resolve_layer(f, x, layer))
-    return finish(
-        principal_map(values * gradient, component, centered), x, size, normalize, centered if relu is None else relu
-    )
+
+    def weigh(name: str) -> Any:
+        values, gradient = activations_and_gradient(f, x, target, name)
+        return aligned(principal_map(values * gradient, component, centered), reference)
+
+    return mean_over_layers(weigh, f, x, layer, size, normalize, centered if relu is None else relu)
 
 
 @method
@@ -122,7 +130,7 @@ def eigen_salience(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
 ) -> Maps:
@@ -134,8 +142,8 @@ def eigen_salience(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: accepted and ignored.
-      layer: tap ``[n h w c]``; None for the *first* tap with more than one cell: the map is as fine as its
-        layer.
+      layer: tap ``[n h w c]``, its number, or several for the mean of their maps; None for number 0, the
+        *first*: the map is as fine as its layer.
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros); otherwise in units of the activations.
 
@@ -148,8 +156,11 @@ def eigen_salience(
     References:
       Bany Muhammad & Yeasin 2021, "Eigen-CAM", section "Eigen-Salience maps" ("per-feature empirical mean").
     """
-    _, values = activations(f, x, resolve_layer(f, x, layer or spatial_taps(f, x)[0]))
-    return finish(values.mean(-1), x, size, normalize)
+    return mean_over_layers(_salience(f, x), f, x, layer, size, normalize, reach=None, default=0)
+
+
+def _salience(f: Any, x: Any) -> Callable[[str], Any]:
+    return lambda name: activations(f, x, name)[1].mean(-1)
 
 
 @method
@@ -158,12 +169,13 @@ def eigen_fused(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
-    salience_layer: str | None = None,
+    layer: Layer | None = None,
+    salience_layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     component: int = 1,
     centered: bool = False,
+    reference: Float[Array, "*n rows columns"] | None = None,
 ) -> Maps:
     """Eigen-CAM times Eigen-Salience, cell by cell: the one tells where, the other how fine.
 
@@ -174,14 +186,15 @@ def eigen_fused(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: accepted and ignored.
-      layer: tap ``[n h w c]`` for Eigen-CAM; None for the classifier's ``cam_layer``, or the last tap with
-        more than one cell.
-      salience_layer: tap ``[n h w c]`` for Eigen-Salience; None for the first tap with more than one cell.
+      layer: of Eigen-CAM: tap ``[n h w c]``, its number, or several for the mean of their maps; None for the
+        default (see ``jaxsal.cam``).
+      salience_layer: of Eigen-Salience, likewise; None for number 0, the first.
       size: "image", "layer" (the resolution of ``salience_layer``) or (height, width), by bilinear
         interpolation.
       normalize: scale the product to [0, 1] again.
       component: of Eigen-CAM; 1 is the largest singular value.
       centered: of Eigen-CAM.
+      reference: of Eigen-CAM.
 
     Returns:
       Heatmap ``float[n h w]``.
@@ -192,11 +205,8 @@ def eigen_fused(
     References:
       Bany Muhammad & Yeasin 2021, "Eigen-CAM", section "Combined Eigen visualization".
     """
-    deep = resolve_layer(f, x, layer)
-    shallow = resolve_layer(f, x, salience_layer or spatial_taps(f, x)[0])
-    read = tapped(f, read=[deep, shallow])(x)[1]
-    eigen = principal_map(read[deep].astype(jnp.float32), component, centered)
-    salience = read[shallow].astype(jnp.float32).mean(-1)
-    shape = output_shape(size, salience, x)
-    factors = [resize(jnp.maximum(eigen, 0) if centered else eigen, shape), resize(salience, shape)]
-    return finish(unit(factors[0], (1, 2)) * unit(factors[1], (1, 2)), x, shape, normalize)
+    salience = mean_over_layers(_salience(f, x), f, x, salience_layer, size, True, reach=None, default=0)
+    shape = salience.shape[1:]
+    weigh = _principal(f, x, component, centered, reference)
+    eigen = mean_over_layers(weigh, f, x, layer, shape, True, relu=centered, reach=None)
+    return finish(eigen * salience, x, shape, normalize)

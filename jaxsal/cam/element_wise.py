@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from jaxsal import _checks
 from jaxsal._method import method
 from jaxsal._types import Classifier, Images, TargetLike
-from jaxsal.cam._maps import Maps, Size, activations_and_gradient, finish, resolve_layer
+from jaxsal.cam._maps import Layer, Maps, Size, activations_and_gradient, mean_over_layers
 
 
 @method
@@ -16,7 +18,7 @@ def hires_cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool = True,
@@ -31,8 +33,8 @@ def hires_cam(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits.
-      layer: tap ``[n h w c]``; None for the classifier's ``cam_layer``, or the last tap with more than one
-        cell.
+      layer: tap ``[n h w c]``, its number, or several for the mean of their maps; None for the default (see
+        ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros); otherwise in units of the score.
       relu: keep the positive part only.
@@ -46,8 +48,12 @@ def hires_cam(
     References:
       Draelos & Carin 2020, "Use HiResCAM instead of Grad-CAM for faithful explanations", section 3.
     """
-    values, gradient = activations_and_gradient(f, x, target, resolve_layer(f, x, layer))
-    return finish((gradient * values).sum(-1), x, size, normalize, relu)
+
+    def weigh(name: str) -> Any:
+        values, gradient = activations_and_gradient(f, x, target, name)
+        return (gradient * values).sum(-1)
+
+    return mean_over_layers(weigh, f, x, layer, size, normalize, relu)
 
 
 @method
@@ -56,7 +62,7 @@ def layer_cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool = True,
@@ -70,8 +76,8 @@ def layer_cam(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits.
-      layer: tap ``[n h w c]``; None for the classifier's ``cam_layer``, or the last tap with more than one
-        cell.
+      layer: tap ``[n h w c]``, its number, or several for the mean of their maps; None for the default (see
+        ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros); otherwise in units of the score.
       relu: keep the positive part of the sum only.
@@ -88,7 +94,11 @@ def layer_cam(
       Jiang et al. 2021, "LayerCAM", Eqs. 5-7.
     """
     _checks.choice("rectify", rectify, ("gradient", "product"))
-    values, gradient = activations_and_gradient(f, x, target, resolve_layer(f, x, layer))
-    by_gradient = rectify == "gradient"
-    products = jnp.maximum(gradient, 0) * values if by_gradient else jnp.maximum(gradient * values, 0)
-    return finish(products.sum(-1), x, size, normalize, relu)
+
+    def weigh(name: str) -> Any:
+        values, gradient = activations_and_gradient(f, x, target, name)
+        if rectify == "gradient":
+            return (jnp.maximum(gradient, 0) * values).sum(-1)
+        return jnp.maximum(gradient * values, 0).sum(-1)
+
+    return mean_over_layers(weigh, f, x, layer, size, normalize, relu)

@@ -7,7 +7,7 @@ from typing import Any
 from jaxsal import _checks
 from jaxsal._method import method
 from jaxsal._types import Array, Classifier, Float, Images, TargetLike, Videos
-from jaxsal.cam._maps import Size, activations, cells, finish, resolve_layer
+from jaxsal.cam._maps import Layer, Size, activations, cells, mean_over_layers
 
 
 @method(ranks=(4, 5))
@@ -16,7 +16,7 @@ def fem(
     x: Images | Videos,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     K: int | float = 1.0,
@@ -33,8 +33,8 @@ def fem(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``, or videos ``float[n t h w c]``.
       target: accepted and ignored.
-      layer: tap ``[n h w c]`` or ``[n t h w c]``, after a ReLU as in the paper; None for the classifier's
-        ``cam_layer``, or the last tap with more than one cell.
+      layer: tap ``[n h w c]`` or ``[n t h w c]``, after a ReLU as in the paper, its number, or several for the
+        mean of their maps; None for the default (see ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by (bi)linear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
       K: threshold in standard deviations above the mean.
@@ -54,13 +54,16 @@ def fem(
     """
     _checks.choice("comparison", comparison, (">=", ">"))
     _checks.choice("weighting", weighting, ("mean", "fraction"))
-    _, values = activations(f, x, resolve_layer(f, x, layer, ranks=(4, 5)))
-    strong = _strong(values, K, comparison)
-    if weighting == "mean":
-        maps = (values.mean(cells(values), keepdims=True) * strong).sum(-1)
-    else:
-        maps = (strong.mean(cells(values), keepdims=True) * values).sum(-1)
-    return finish(maps, x, size, normalize, relu=weighting == "fraction")
+
+    def weigh(name: str) -> Any:
+        values = activations(f, x, name)[1]
+        strong = _strong(values, K, comparison)
+        if weighting == "mean":
+            return (values.mean(cells(values), keepdims=True) * strong).sum(-1)
+        return (strong.mean(cells(values), keepdims=True) * values).sum(-1)
+
+    positive = weighting == "fraction"
+    return mean_over_layers(weigh, f, x, layer, size, normalize, positive, reach=None, ranks=(4, 5))
 
 
 def _strong(values: Any, K: int | float, comparison: str) -> Any:

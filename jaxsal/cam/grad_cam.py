@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from jaxsal._method import method
 from jaxsal._types import Attributions, Classifier, Images, TargetLike
-from jaxsal.cam._maps import Maps, Size, activations_and_gradient, cells, finish, resolve_layer
+from jaxsal.cam._maps import Layer, Maps, Size, activations_and_gradient, cells, mean_over_layers
 from jaxsal.propagation.rectifiers import guided_backprop
 
 
@@ -16,7 +17,7 @@ def grad_cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool = True,
@@ -29,8 +30,8 @@ def grad_cam(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits.
-      layer: tap ``[n h w c]``; None for the classifier's ``cam_layer``, or the last tap with more than one
-        cell.
+      layer: tap ``[n h w c]``, its number, or several for the mean of their maps; None for the default (see
+        ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros); otherwise in units of the score.
       relu: keep the positive part only.
@@ -44,7 +45,7 @@ def grad_cam(
     References:
       Selvaraju et al. 2017, "Grad-CAM", Eqs. 1-2; white-box survey, Eqs. 9-10.
     """
-    return finish(_grad_cam(f, x, target, resolve_layer(f, x, layer)), x, size, normalize, relu)
+    return mean_over_layers(_grad_cam(f, x, target), f, x, layer, size, normalize, relu)
 
 
 @method
@@ -53,7 +54,7 @@ def guided_grad_cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     normalize: bool = True,
     relu: bool = True,
 ) -> Attributions:
@@ -65,8 +66,8 @@ def guided_grad_cam(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps and ReLUs.
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits.
-      layer: tap ``[n h w c]`` for Grad-CAM; None for the classifier's ``cam_layer``, or the last tap with
-        more than one cell.
+      layer: of Grad-CAM: tap ``[n h w c]``, its number, or several for the mean of their maps; None for the
+        default (see ``jaxsal.cam``).
       normalize: scale the Grad-CAM factor to [0, 1].
       relu: keep the positive part of the Grad-CAM factor only.
 
@@ -79,10 +80,13 @@ def guided_grad_cam(
     References:
       Selvaraju et al. 2017, "Grad-CAM", section 3.2; white-box survey, section 4.6.1.
     """
-    coarse = finish(_grad_cam(f, x, target, resolve_layer(f, x, layer)), x, "image", normalize, relu)
+    coarse = mean_over_layers(_grad_cam(f, x, target), f, x, layer, "image", normalize, relu)
     return coarse[..., None] * guided_backprop(f, x, target)
 
 
-def _grad_cam(f: Any, x: Any, target: Any, layer: str) -> Any:
-    values, gradient = activations_and_gradient(f, x, target, layer)
-    return (gradient.mean(cells(values), keepdims=True) * values).sum(-1)
+def _grad_cam(f: Any, x: Any, target: Any) -> Callable[[str], Any]:
+    def weigh(name: str) -> Any:
+        values, gradient = activations_and_gradient(f, x, target, name)
+        return (gradient.mean(cells(values), keepdims=True) * values).sum(-1)
+
+    return weigh

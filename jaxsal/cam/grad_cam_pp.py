@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxsal._method import method
 from jaxsal._types import Classifier, Images, TargetLike
-from jaxsal.cam._maps import Maps, Size, activations_and_gradient, cells, finish, resolve_layer
+from jaxsal.cam._maps import Layer, Maps, Size, activations_and_gradient, cells, mean_over_layers
 
 
 @method
@@ -17,7 +17,7 @@ def grad_cam_pp(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool = True,
@@ -35,8 +35,8 @@ def grad_cam_pp(
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits (the paper wants
         logits).
-      layer: tap ``[n h w c]`` after a ReLU (with Σ A < 0, α has poles); None for the classifier's
-        ``cam_layer``, or the last tap with more than one cell.
+      layer: tap ``[n h w c]`` after a ReLU (with Σ A < 0, α has poles), its number, or several for the mean
+        of their maps; None for the default (see ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
       relu: keep the positive part only.
@@ -52,9 +52,12 @@ def grad_cam_pp(
     References:
       Chattopadhyay et al. 2018, "Grad-CAM++", Eqs. 5, 7, 19.
     """
-    values, gradient = activations_and_gradient(f, x, target, resolve_layer(f, x, layer))
-    weights = _weights(values, gradient, epsilon).sum(cells(values), keepdims=True)
-    return finish((weights * values).sum(-1), x, size, normalize, relu)
+
+    def weigh(name: str) -> Any:
+        values, gradient = activations_and_gradient(f, x, target, name)
+        return (_weights(values, gradient, epsilon).sum(cells(values), keepdims=True) * values).sum(-1)
+
+    return mean_over_layers(weigh, f, x, layer, size, normalize, relu)
 
 
 def _weights(values: Any, gradient: Any, epsilon: float) -> Any:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._method import method
-from jaxsal._types import Classifier, Images, TargetLike
-from jaxsal.cam._maps import Maps, Size, activations, finish, resolve_layer
-from jaxsal.cam._principal import eigenpair, gram, rescaled
+from jaxsal._types import Array, Classifier, Float, Images, TargetLike
+from jaxsal.cam._maps import Layer, Maps, Size, activations, mean_over_layers
+from jaxsal.cam._principal import aligned, eigenpair, gram, rescaled
 
 _EPS = float(jnp.finfo(jnp.float32).eps)
 
@@ -23,7 +23,7 @@ def kpca_cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool = True,
@@ -31,6 +31,7 @@ def kpca_cam(
     kernel: str = "sigmoid",
     gamma: int | float | None = None,
     offset: int | float = 1.0,
+    reference: Float[Array, "*n rows columns"] | None = None,
 ) -> Maps:
     """KPCA-CAM: the principal component of the cells under a kernel; of no class in particular.
 
@@ -46,8 +47,8 @@ def kpca_cam(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: accepted and ignored.
-      layer: tap ``[n h w c]``; None for the classifier's ``cam_layer``, or the last tap with more than one
-        cell.
+      layer: tap ``[n h w c]``, its number, or several for the mean of their maps; None for the default (see
+        ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
       relu: keep the positive part only.
@@ -55,6 +56,8 @@ def kpca_cam(
       kernel: "sigmoid" tanh(γ a·b + offset), "rbf" exp(−γ |a − b|²) or "linear" a·b.
       gamma: γ; None for 1/c, as in scikit-learn (which pytorch-grad-cam calls, with the sigmoid kernel).
       offset: of the sigmoid kernel.
+      reference: map ``float[h w]`` or ``float[n h w]`` of any size and scale (that of a clean image, say): the
+        sign is then the one that correlates with it; None for the rule above.
 
     Returns:
       Heatmap ``float[n h w]``.
@@ -67,7 +70,15 @@ def kpca_cam(
     """
     _checks.choice("kernel", kernel, ("sigmoid", "rbf", "linear"))
     _checks.positive("component", component)
-    _, values = activations(f, x, resolve_layer(f, x, layer))
+
+    def weigh(name: str) -> Any:
+        maps = _principal_map(activations(f, x, name)[1], component, kernel, gamma, offset)
+        return aligned(maps, reference)
+
+    return mean_over_layers(weigh, f, x, layer, size, normalize, relu, reach=None)
+
+
+def _principal_map(values: Any, component: int, kernel: str, gamma: int | float | None, offset: int | float) -> Any:
     n, *shape, channels = values.shape
     count = math.prod(shape)
     if component > count:
@@ -83,7 +94,7 @@ def kpca_cam(
     root = jnp.sqrt(jnp.where(lost, 1, value) * (scale * more)[:, 0, 0])
     maps = jnp.where(lost[:, None], 0, root[:, None] * vector)
     strongest = jnp.take_along_axis(maps, jnp.abs(maps).argmax(1, keepdims=True), 1)
-    return finish((maps * jnp.where(strongest < 0, -1, 1)).reshape(n, *shape), x, size, normalize, relu)
+    return (maps * jnp.where(strongest < 0, -1, 1)).reshape(n, *shape)
 
 
 def _kernel(cells: Any, kernel: str, gamma: int | float, offset: int | float) -> Any:

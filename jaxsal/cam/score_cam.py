@@ -12,7 +12,7 @@ from jaxsal._checks import message
 from jaxsal._chunks import collect
 from jaxsal._method import method
 from jaxsal._types import Array, Classifier, Float, Images, TargetLike
-from jaxsal.cam._maps import Maps, Size, activations, finish, resize, resolve_layer, unit
+from jaxsal.cam._maps import Layer, Maps, Size, activations, mean_over_layers, resize, unit
 from jaxsal.targets import resolve
 
 _WEIGHTINGS = ("softmax", "increase", "score")
@@ -24,7 +24,7 @@ def score_cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool = True,
@@ -43,8 +43,8 @@ def score_cam(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits.
-      layer: tap ``[n h w c]``; None for the classifier's ``cam_layer``, or the last tap with more than one
-        cell.
+      layer: tap ``[n h w c]``, its number, or several for the mean of their maps; None for the default (see
+        ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
       relu: keep the positive part only.
@@ -67,23 +67,27 @@ def score_cam(
     """
     _checks.choice("weighting", weighting, _WEIGHTINGS)
     background = _background(baseline, x)
-    logits, values = activations(f, x, resolve_layer(f, x, layer))
-    score = resolve(target).at(logits)
 
-    def masked(own: Any, channel: Any) -> Any:
-        layer, image, behind, part = own
-        chosen = jnp.take_along_axis(layer, channel[:, None, None, None], -1)[..., 0]
-        masks = unit(resize(chosen, x.shape[1:3], corners), (1, 2))[..., None].astype(x.dtype)
-        return part(f(behind + masks * (image - behind)))
+    def weigh(name: str) -> Any:
+        logits, values = activations(f, x, name)
+        score = resolve(target).at(logits)
 
-    scores = collect(masked, (values, x, background, score), values.shape[-1], batch_size).astype(jnp.float32)
-    if weighting == "softmax":
-        weights = jax.nn.softmax(scores)
-    elif weighting == "increase":
-        weights = scores - score(f(background))[:, None]
-    else:
-        weights = scores
-    return finish((weights[:, None, None] * values).sum(-1), x, size, normalize, relu)
+        def masked(own: Any, channel: Any) -> Any:
+            taken, image, behind, part = own
+            chosen = jnp.take_along_axis(taken, channel[:, None, None, None], -1)[..., 0]
+            masks = unit(resize(chosen, x.shape[1:3], corners), (1, 2))[..., None].astype(x.dtype)
+            return part(f(behind + masks * (image - behind)))
+
+        scores = collect(masked, (values, x, background, score), values.shape[-1], batch_size).astype(jnp.float32)
+        if weighting == "softmax":
+            weights = jax.nn.softmax(scores)
+        elif weighting == "increase":
+            weights = scores - score(f(background))[:, None]
+        else:
+            weights = scores
+        return (weights[:, None, None] * values).sum(-1)
+
+    return mean_over_layers(weigh, f, x, layer, size, normalize, relu, reach=None)
 
 
 def _background(baseline: Any, x: Any) -> Any:

@@ -13,7 +13,7 @@ from jaxsal._checks import message
 from jaxsal._dct import dct, gaussian_blur
 from jaxsal._method import compiled, method
 from jaxsal._types import Array, Classifier, Float, Heatmaps, Images, TargetLike, Videos
-from jaxsal.cam._maps import Size, activations, finish, resolve_layer, unit
+from jaxsal.cam._maps import Layer, Size, activations, finish, mean_over_layers, unit
 from jaxsal.cam.bilateral import bilateral_filter
 
 
@@ -23,11 +23,11 @@ def signature(
     x: Images | Videos,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     norm: str = "ortho",
-    per_frame: bool = False,
+    per_frame: bool = True,
     tolerance: float = 1e-6,
     radius: int = 1,
     sigma_color: int | float = 140.0,
@@ -44,13 +44,17 @@ def signature(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``, or videos ``float[n t h w c]``.
       target: accepted and ignored.
-      layer: tap ``[n h w c]`` or ``[n t h w c]`` (three-dimensional transform); None for the classifier's
-        ``cam_layer``, or the last tap with more than one cell.
+      layer: tap ``[n h w c]`` or ``[n t h w c]``, its number, or several for the mean of their maps; None for
+        the default (see ``jaxsal.cam``). The paper takes the second to last layer of ConvNeXt-Large: of
+        ``js.models.create("convnext_large")`` the output of stage 3 of 4, ``layer="features.5"``, 14 × 14 cells
+        for 224 × 224 pixels; the default there is the last, ``"features"``, 7 × 7.
       size: "image", "layer" (the tap's own resolution) or (height, width), by (bi)linear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
       norm: "ortho" (orthonormal transform, the paper), or "mixed" for the authors' code, whose transform
         along the rows axis is not normalised: coefficient 0 then counts √h and the others √(2h).
-      per_frame: with a time axis, transform every frame alone.
+      per_frame: with a time axis, treat each frame as the image that it is: transform, filter and scale it
+        exactly as if alone (a layer with fewer steps than the clip has frames is then interpolated in time).
+        False for one transform of the whole clip, in three dimensions, and one scale.
       tolerance: coefficients below this part of their channel's Euclidean norm count as 0, since the sign of
         rounding errors is noise (that of a constant channel, say). 1e-6 is eight times the precision of
         float32.
@@ -59,7 +63,7 @@ def signature(
       sigma_space: of the bilateral filter, in cells.
 
     Returns:
-      Heatmap ``float[n h w]``; ``float[n t h w]`` for a layer with a time axis, filtered frame by frame.
+      Heatmap ``float[n h w]``; ``float[n t h w]`` for a layer with a time axis.
 
     Raises:
       ValueError: no such layer, no layer to make a map of, unknown norm.
@@ -68,13 +72,14 @@ def signature(
       Tello Ayala et al. 2023, "Signature Activation", Eq. 2 and M(I).
     """
     _checks.choice("norm", norm, ("ortho", "mixed"))
-    _, values = activations(f, x, resolve_layer(f, x, layer, ranks=(4, 5)))
-    spatial = tuple(range(1, values.ndim - 1))
-    again = reconstruction(values, spatial[-2:] if per_frame else spatial, tolerance, norm)
-    maps = (again**2).mean(-1)
-    if radius:
-        maps = _filtered(maps, radius, sigma_color, sigma_space)
-    return finish(maps, x, size, normalize)
+
+    def weigh(name: str) -> Any:
+        values = activations(f, x, name)[1]
+        spatial = tuple(range(values.ndim - 3 if per_frame else 1, values.ndim - 1))
+        maps = (reconstruction(values, spatial, tolerance, norm) ** 2).mean(-1)
+        return _filtered(maps, spatial, radius, sigma_color, sigma_space) if radius else maps
+
+    return mean_over_layers(weigh, f, x, layer, size, normalize, reach=None, ranks=(4, 5), frames=per_frame)
 
 
 def reconstruction(values: Any, axes: tuple[int, ...], tolerance: float = 1e-6, norm: str = "ortho") -> Any:
@@ -91,9 +96,8 @@ def reconstruction(values: Any, axes: tuple[int, ...], tolerance: float = 1e-6, 
     return dct(signs, axes, inverse=True)
 
 
-def _filtered(maps: Any, radius: int, sigma_color: float, sigma_space: float) -> Any:
-    """The bilateral filter of maps ``[n *t h w]`` scaled to [0, 255], back in their own unit."""
-    axes = tuple(range(1, maps.ndim))
+def _filtered(maps: Any, axes: tuple[int, ...], radius: int, sigma_color: float, sigma_space: float) -> Any:
+    """The bilateral filter of maps ``[n *t h w]`` scaled to [0, 255] over ``axes``, back in their own unit."""
     low, high = maps.min(axes, keepdims=True), maps.max(axes, keepdims=True)
     filtered = bilateral_filter(255 * unit(maps, axes), radius, float(sigma_color), float(sigma_space))
     return low + (high - low) / 255 * filtered

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from jaxsal._method import method
 from jaxsal._types import Classifier, Images, TargetLike
-from jaxsal.cam._maps import Maps, Size, activations_and_gradient, cells, finish, resolve_layer
+from jaxsal.cam._maps import Layer, Maps, Size, activations_and_gradient, cells, mean_over_layers
 
 
 @method
@@ -15,7 +17,7 @@ def xgrad_cam(
     x: Images,
     target: TargetLike = None,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
     relu: bool = True,
@@ -29,8 +31,8 @@ def xgrad_cam(
       f: classifier, images ``[n h w c]`` to logits ``[n k]``, with taps.
       x: images ``float[n h w c]``.
       target: None (top class), a class, one class an image, or a function of the logits.
-      layer: tap ``[n h w c]`` after a ReLU (sums near 0 of both signs blow the weights up); None for the
-        classifier's ``cam_layer``, or the last tap with more than one cell.
+      layer: tap ``[n h w c]`` after a ReLU (sums near 0 of both signs blow the weights up), its number, or
+        several for the mean of their maps; None for the default (see ``jaxsal.cam``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by bilinear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros); otherwise in units of the score.
       relu: keep the positive part only.
@@ -44,8 +46,11 @@ def xgrad_cam(
     References:
       Fu et al. 2020, "Axiom-based Grad-CAM", Eq. 8.
     """
-    values, gradient = activations_and_gradient(f, x, target, resolve_layer(f, x, layer))
-    total = values.sum(cells(values), keepdims=True)
-    share = jnp.where(total == 0, 0, values / jnp.where(total == 0, 1, total))
-    weights = (gradient * share).sum(cells(values), keepdims=True)
-    return finish((weights * values).sum(-1), x, size, normalize, relu)
+
+    def weigh(name: str) -> Any:
+        values, gradient = activations_and_gradient(f, x, target, name)
+        total = values.sum(cells(values), keepdims=True)
+        share = jnp.where(total == 0, 0, values / jnp.where(total == 0, 1, total))
+        return ((gradient * share).sum(cells(values), keepdims=True) * values).sum(-1)
+
+    return mean_over_layers(weigh, f, x, layer, size, normalize, relu)

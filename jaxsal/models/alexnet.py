@@ -36,7 +36,7 @@ class AlexNet(Network):
     """
 
     names: ClassVar[tuple[str, ...]] = ("alexnet",)
-    cam_layer: ClassVar[str] = "features"
+    cam_layer: ClassVar[str] = "features.11"  # the last convolution's ReLU, before the pool
     head: ClassVar[str] = "classifier.6"
     layouts: ClassVar[Mapping[str, Layout]] = {"classifier.1.weight": dense_of_maps(_BINS, _BINS)}
 

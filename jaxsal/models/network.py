@@ -19,7 +19,7 @@ class Network(nnx.Module):
     Attributes:
       name: name of the architecture, as in ``jaxsal.models.list()``.
       names: the architectures of this class.
-      cam_layer: the tap that class activation maps read by default, the last with rows and columns.
+      cam_layer: the tap that class activation maps read by default, what the last convolution gives.
       head: PyTorch's name of the layer that gives the logits.
       layouts: parameters, by PyTorch's name, whose layout does not follow from their shape.
       renames: (pattern, replacement) pairs that bring older PyTorch names up to date.

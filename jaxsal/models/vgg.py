@@ -39,7 +39,6 @@ class VGG(Network):
     """
 
     names: ClassVar[tuple[str, ...]] = tuple(f"{name}{suffix}" for name in _DEPTHS for suffix in ("", "_bn"))
-    cam_layer: ClassVar[str] = "features"
     head: ClassVar[str] = "classifier.6"
     layouts: ClassVar[Mapping[str, Layout]] = {"classifier.0.weight": dense_of_maps(_BINS, _BINS)}
 
@@ -65,6 +64,11 @@ class VGG(Network):
                 "6": dense(4096, num_classes, rngs=rngs),
             }
         )
+
+    @property
+    def cam_layer(self) -> str:  # type: ignore[override]
+        """The last convolution's ReLU, before the pool."""
+        return f"features.{len(self.steps) - 2}"
 
     def logits(self, x: Any) -> Any:
         """Features, adaptive average pool, dense layers."""

@@ -163,6 +163,26 @@ def taps(f: Callable, *args: Any) -> dict[str, jax.ShapeDtypeStruct]:
     return {t.name: t.shape for t in _find(_trace(f, args)[0].jaxpr) if t.readable}
 
 
+def located(f: Callable, *args: Any, names: Iterable[str] = ()) -> tuple[c.ClosedJaxpr, dict[str, tuple[Path, Any]]]:
+    """The traced function, and where in it each tap of ``taps`` is: for those who follow values through it.
+
+    Args:
+      f: any JAX function, or callable pytree.
+      *args: its arguments; nothing is computed.
+      names: taps that there must be.
+
+    Returns:
+      The jaxpr, and by name the path and shape of each tap.
+
+    Raises:
+      ValueError: unknown names (the message lists what there is, nearest first).
+    """
+    closed, _ = _trace(f, args)
+    found = _find(closed.jaxpr)
+    _lookup(found, names)
+    return closed, {t.name: (t.path, t.shape) for t in found if t.readable}
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Capture:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.fft
 import scipy.ndimage
-from nets import images, tiny
+from nets import conv, images, tiny
 
 import jaxsal as js
 from jaxsal._dct import dct
@@ -137,8 +137,8 @@ def test_signature_and_fem_of_videos():
     x = jax.random.uniform(jax.random.key(1), (2, 4, 10, 12, 3))
     values = np.asarray(js.capture(video, "clip")(x)[1]["clip"], np.float64)
     assert values.shape == (2, 4, 5, 6, 5)
-    got = js.signature(video, x, radius=0, **RAW)
-    frames = js.signature(video, x, radius=0, per_frame=True, **RAW)
+    got = js.signature(video, x, radius=0, per_frame=False, **RAW)
+    frames = js.signature(video, x, radius=0, **RAW)
     rare = js.fem(video, x, **RAW)
     for i in range(2):
         whole, single = np.zeros((4, 5, 6)), np.zeros((4, 5, 6))
@@ -153,6 +153,27 @@ def test_signature_and_fem_of_videos():
         np.testing.assert_allclose(frames[i], single, atol=2e-5)
         np.testing.assert_allclose(rare[i], strong, rtol=1e-4, atol=1e-6)
     assert js.signature(video, x).shape == (2, 4, 10, 12)
+
+
+def test_signature_of_a_frame_is_that_of_the_image():
+    """Transform, filter and scale are each frame's own; the frames differ in brightness by up to 20."""
+    kernel = jax.random.normal(jax.random.key(0), (3, 3, 3, 5)) / 5
+
+    def image(x):
+        y = js.tap(jax.nn.relu(conv(x, kernel, 2)), "maps")
+        return y.mean((1, 2)) @ jnp.ones((5, 4))
+
+    def clip(x):
+        y = js.tap(jax.vmap(lambda frames: jax.nn.relu(conv(frames, kernel, 2)), 1, 1)(x), "maps")
+        return y.mean((1, 2, 3)) @ jnp.ones((5, 4))
+
+    bright = jnp.asarray([0.05, 1.0, 0.3])[:, None, None, None]
+    x = bright * jax.random.uniform(jax.random.key(1), (2, 3, 10, 12, 3))
+    alone = js.signature(image, x.reshape(6, 10, 12, 3), 0).reshape(2, 3, 10, 12)
+    np.testing.assert_allclose(js.signature(clip, x, 0), alone, atol=1e-6)
+    whole = js.signature(clip, x, 0, per_frame=False)
+    assert np.abs(whole - alone).max() > 0.1
+    np.testing.assert_allclose(whole.max((1, 2, 3)), 1, atol=1e-6)
 
 
 def test_signs_of_rounding_errors_do_not_count():

@@ -12,7 +12,8 @@ import pytest
 from nets import Tiny, images, tiny
 
 from jaxsal import targets
-from jaxsal.cam._maps import activations, activations_and_gradient, bilinear_matrix, resize, resolve_layer, unit
+from jaxsal.cam._layers import resolve_layers
+from jaxsal.cam._maps import activations, activations_and_gradient, bilinear_matrix, resize, unit
 from jaxsal.tracing import tap
 
 js_cam = importlib.import_module("jaxsal.cam")  # js.cam is the function
@@ -89,20 +90,20 @@ def test_ablation_evaluates_the_head_alone():
 
 def test_layer_by_default():
     f, x = tiny(), images()
-    assert resolve_layer(f, x, None) == "late"  # its cam_layer
+    assert resolve_layers(f, x, None) == ["late"]  # its cam_layer
     # A function suggests no layer: the last one with cells ("pooled" has rank 2).
-    assert resolve_layer(functools.partial(f), x, None) == "late"
+    assert resolve_layers(functools.partial(f), x, None) == ["late"]
 
     def named(x):
         return tap(tap(f(x)[:, None, None], "one cell")[:, 0, 0], "logits")
 
-    assert resolve_layer(named, x, None) == "late"
+    assert resolve_layers(named, x, None) == ["late"]
 
     class Stale(Tiny):
         cam_layer = "gone"
 
-    assert resolve_layer(Stale(f.first, f.second, f.dense, f.bias), x, None) == "late"
-    assert resolve_layer(f, x, "early") == "early"
+    assert resolve_layers(Stale(f.first, f.second, f.dense, f.bias), x, None) == ["late"]
+    assert resolve_layers(f, x, "early") == ["early"]
 
 
 def test_layer_by_default_of_the_method():

@@ -1,5 +1,6 @@
 """One eigenpair and its derivative, where a full eigendecomposition would divide by zero."""
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from nets import images, tiny
 
 import jaxsal as js
-from jaxsal.cam._principal import eigenpair, principal_map
+from jaxsal.cam._principal import aligned, eigenpair, principal_map
 
 SHAPES = {"more cells": (1, 4, 5, 3), "more channels": (1, 2, 3, 40)}
 
@@ -105,7 +106,7 @@ def test_what_rounding_leaves_is_no_component():
     np.testing.assert_array_equal(principal_map(jnp.full((1, 3, 4, 5), 0.7), 1, True), 0)
     np.testing.assert_array_equal(principal_map(rank_one, 2, False), 0)
     assert np.abs(principal_map(rank_one, 1, True)).max() > 0
-    flat = lambda x: js.tap(jnp.full((x.shape[0], 3, 4, 5), 0.7) + 0 * x.mean(), "flat").mean((1, 2))  # noqa: E731
+    flat = lambda x: js.tap(0.7 + 0 * x[:, :3, :4, :1] * jnp.ones(5), "flat").mean((1, 2))  # noqa: E731
     np.testing.assert_array_equal(js.kpca_cam(flat, images(), 0), 0)
     np.testing.assert_array_equal(js.eigen_cam(flat, images(), 0, centered=True), 0)
 
@@ -132,3 +133,35 @@ def test_components_there_are(method):
         method(tiny(), images(), 0, component=0)
     with pytest.raises(TypeError, match="integer"):
         method(tiny(), images(), 0, component=1.5)
+
+
+def test_sign_by_a_reference():
+    """Of the second component, whose cells sum to nearly nothing: noise turns its maps over, a reference does not."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:6, :8] / 8
+    strong = np.stack([1 + 0 * rows, 1 + 0 * rows], -1).reshape(1, 6, 8, 2)
+    wave = np.cos(np.pi * (columns + 1 / 16))[None, ..., None] * np.asarray([1, -1])
+    copies = strong + 0.3 * wave + 0.02 * rng.normal(size=(40, 6, 8, 2))
+    values = jnp.asarray(copies, jnp.float32)
+    maps = np.asarray(principal_map(values, 2, False))
+    clean = np.asarray(principal_map(jnp.asarray(strong + 0.3 * wave, jnp.float32), 2, False))[0]
+
+    def flips(maps):
+        return sum(np.corrcoef(m.ravel(), clean.ravel())[0, 1] < 0 for m in maps)
+
+    assert 5 <= flips(maps) <= 35
+    assert flips(aligned(principal_map(values, 2, False), clean)) == 0
+    # Of another size, on another scale, one an image, and turned over.
+    large = cv2.resize(clean, (20, 15)) * 7 + 100
+    assert flips(aligned(jnp.asarray(maps), large)) == flips(aligned(jnp.asarray(maps), np.stack([large] * 40))) == 0
+    assert flips(aligned(jnp.asarray(maps), -large)) == 40
+
+
+def test_methods_take_a_reference():
+    f, x = tiny(), images()
+    for method in (js.eigen_cam, js.eigen_grad_cam, js.kpca_cam):
+        options = {"component": 2, "relu": False, "normalize": False}
+        plain = method(f, x, 1, **options)
+        np.testing.assert_array_equal(method(f, x, 1, reference=-plain, **options), -plain)
+    with pytest.raises(ValueError, match=r"reference: got shape \(3, 4, 4\), expected a map \[h w\]"):
+        js.eigen_cam(f, x, 1, reference=np.zeros((3, 4, 4), np.float32))

@@ -1,5 +1,7 @@
 """Each weighting against loops in NumPy, and the identities that tie them together."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -220,6 +222,16 @@ def test_ablation_cam_of_a_zero_score():
     f = tiny()
     silent = type(f)(f.first, f.second, f.dense.at[:, 1].set(0), f.bias.at[1].set(0))
     np.testing.assert_array_equal(ablation_cam(silent, images(), 1), 0)
+
+
+def test_score_cam_of_a_single_logit(pooled):
+    """Its softmax is over channels: with one logit their weights differ as the scores do, and none is lost."""
+    f = pooled.f
+    single = type(f)(f.first, f.second, 10 * f.dense[:, :1], f.bias[:1])
+    one = dataclasses.replace(pooled, f=single, target=np.zeros(2, int), logits=pooled.logits[:, :1])
+    want = slow_score_cam(one, "softmax")
+    check(score_cam(single, one.x, None, relu=False, **RAW), want, 1e-5)
+    assert np.abs(want - one.values.mean(-1)).max() > 0.1 * np.abs(want).max()  # equal weights would be their mean
 
 
 @pytest.mark.parametrize("method", [score_cam, ablation_cam])
