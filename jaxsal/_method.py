@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsal import _checks, targets
+from jaxsal import _checks, classifiers, targets
 from jaxsal._checks import message
 from jaxsal._types import TargetLike
-from jaxsal.classifiers.hoisting import hoist
 from jaxsal.tracing.lowering import lowered
 
 M = TypeVar("M", bound=Callable[..., Any])
@@ -137,7 +136,7 @@ def classifier(f: Any, x: Any) -> Any:
     if not callable(f):
         hint = "js.classifiers.wrap makes a classifier of models, (apply, params) pairs, ..."
         raise TypeError(message("classifier", type(f).__name__, "a callable: images [n h w c] -> logits [n k]", hint))
-    return hoist(f, x)
+    return classifiers.ready(f, x)
 
 
 @overload
@@ -161,8 +160,9 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True)
     signature = inspect.signature(fn)
 
     @functools.wraps(fn)
-    def body(f: Any, *args: Any, **options: Any) -> Any:
-        return fn(lowered(f) if lower else f, *args, **options)
+    def body(f: Any, x: Any, *args: Any, **options: Any) -> Any:
+        f = lowered(classifiers.guarded(f, x)) if lower else classifiers.announced(f, x)
+        return fn(f, x, *args, **options)
 
     @functools.wraps(fn)
     def public(f: Any, x: Any, target: Any = None, **options: Any) -> Any:

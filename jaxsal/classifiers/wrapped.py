@@ -12,12 +12,13 @@ import numpy as np
 
 from jaxsal._checks import message
 from jaxsal._types import Logits
+from jaxsal.classifiers._calls import size
 
 _STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Wrapped:
     """A classifier of images ``float[n h w c]`` in [0, 1] to logits ``[n k]``; a pytree of its parameters.
 
@@ -40,6 +41,13 @@ class Wrapped:
     output: Callable | None = dataclasses.field(default=None, metadata=_STATIC)
     labels: tuple[str, ...] | None = dataclasses.field(default=None, metadata=_STATIC)
     cam_layer: str | None = dataclasses.field(default=None, metadata=_STATIC)
+
+    def __repr__(self) -> str:
+        name = getattr(self.network, "name", type(self.network).__name__)
+        parts = [f"{size(getattr(self.network, 'parameters', self.network)):,} parameters", self.layout]
+        parts += ["one image at a time"] * (not self.batched)
+        parts += [f"cam_layer={self.cam_layer!r}"] * (self.cam_layer is not None)
+        return f"<classifier {name}: {', '.join(parts)}>"
 
     def __call__(self, images: Any) -> Logits:
         """Logits of a batch of images.
