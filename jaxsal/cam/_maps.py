@@ -17,6 +17,7 @@ from jaxsal._checks import message
 from jaxsal._resize import bilinear_matrix as bilinear_matrix
 from jaxsal._resize import resize as resize
 from jaxsal._types import Array, Float
+from jaxsal.classifiers import WITHOUT_GRADIENTS
 from jaxsal.tracing import tapped, taps
 
 Maps: TypeAlias = Float[Array, "n rows columns"]
@@ -61,7 +62,10 @@ def spatial_taps(f: Any, x: Any, ranks: tuple[int, ...] = (4,)) -> list[str]:
     ]
     if not found:
         got = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "no taps at all"
-        hint = "Name arrays with js.tap, or wrap the model with js.classifiers.wrap."
+        hint = (
+            "Name arrays with js.tap, or wrap the model with js.classifiers.wrap. "
+            f"Methods that need neither layers nor derivatives: {WITHOUT_GRADIENTS}."
+        )
         raise ValueError(message("layers of the classifier", got, "a tap [n h w c] with h w > 1", hint))
     return found
 

@@ -16,9 +16,10 @@ from jaxsal._checks import message
 from jaxsal._types import Classifier
 from jaxsal.classifiers import blackbox, functions
 from jaxsal.classifiers._calls import no_variables
+from jaxsal.classifiers._notices import WITHOUT_GRADIENTS as WITHOUT_GRADIENTS
 from jaxsal.classifiers._notices import announced as announced
 from jaxsal.classifiers._notices import guarded as guarded
-from jaxsal.classifiers._static import Live, is_array
+from jaxsal.classifiers._static import Live, is_array, is_leaf
 from jaxsal.classifiers._taps import Tapper
 from jaxsal.classifiers.hoisting import Hoisted
 from jaxsal.classifiers.hoisting import hoist as hoist
@@ -128,8 +129,7 @@ def _network(model: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Ta
 
         return keras.adapt(model, variables, call_kwargs, tapper)
     functions.check_callable(model)
-    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(model))
-    if is_leaf or variables is not None:
+    if is_leaf(model) or variables is not None:
         return functions.adapt(model, variables, call_kwargs)
     return _as_it_is(model, variables, call_kwargs)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jaxsal.classifiers._static import is_array
+from jaxsal.classifiers._static import is_array, is_leaf
 
 _LIMIT = 10_000  # objects; beyond that, looking costs more than tracing
 _ENDS = (type, types.ModuleType, types.BuiltinFunctionType, str, bytes, int, float, complex, type(None))
@@ -70,7 +70,7 @@ def _parts(thing: Any) -> Iterable[Any]:
     keras = getattr(sys.modules.get("keras"), "Layer", None)
     if keras is not None and isinstance(thing, keras):  # has far more in it than its variables
         return [variable.value for variable in thing.variables]
-    if not jax.tree_util.treedef_is_leaf(jax.tree.structure(thing)):
+    if not is_leaf(thing):
         return jax.tree.leaves(thing)
     return _attributes(thing)
 

@@ -79,7 +79,10 @@ def guarded(f: Any, x: Any) -> Any:
 
 
 def announced(f: Any, x: Any) -> Any:
-    """``f``, after having said at once what ``guarded`` would say."""
+    """``f``, after having said at once what ``guarded`` would say: for methods that follow a program backwards."""
+    refuse = getattr(getattr(f, "network", None), "refuse", None)
+    if refuse is not None:  # a black box
+        refuse()
     known = guarded(f, x)
     if isinstance(known, Guarded):
         warn(known.text)
@@ -197,9 +200,10 @@ def _step(f: Any, x: Any, jaxpr: c.Jaxpr) -> str | None:
     integer = [step for step in steps if not jnp.issubdtype(c.dtype(step[0].outvars[0]), jnp.inexact)]
     eqn, layer = (integer or steps)[0]
     kind = f"{c.dtype(eqn.outvars[0])} arithmetic" if integer else f"'{eqn.primitive}'"
-    where = " ".join(part for part in (layer and f"after layer {layer!r}", c.source_line(eqn)) if part)
+    line = c.source_line(eqn)
+    where = f", after layer {layer!r}" * bool(layer) + f" at {line}" * bool(line)
     hint = f"Derivatives are 0 before it, and so are maps. Methods without gradients: {WITHOUT_GRADIENTS}."
-    got = f"{kind} between the images and the logits{f', at {where}' if where else ''}"
+    got = f"{kind} between the images and the logits{where}"
     return message("classifier", got, "a differentiable one", hint)
 
 

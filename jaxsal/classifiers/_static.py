@@ -145,6 +145,14 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 
+def is_leaf(thing: Any) -> bool:
+    """Whether JAX does not look into something: it is no pytree, not even one without leaves."""
+    return bool(jax.tree.structure(thing) == _LEAF)
+
+
+_LEAF: Any = jax.tree.structure(0)
+
+
 class _Hole:
     """Stands in the static part where an array was."""
 

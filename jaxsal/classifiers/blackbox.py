@@ -88,12 +88,13 @@ class BlackBox:
             shape = jax.ShapeDtypeStruct((*x.shape[:-3], *logits.shape), logits.dtype)
             return jax.pure_callback(host, shape, x.astype(jnp.float32), vmap_method="expand_dims")
 
-        @call.defjvp
-        def refuse(primals: Any, tangents: Any) -> Any:
-            hint = f"Methods that need none: {WITHOUT_GRADIENTS}."
-            raise TypeError(message("derivative", f"the black-box function {self.name!r}", "a JAX function", hint))
-
+        call.defjvp(self.refuse)
         return call(x)
+
+    def refuse(self, *_: Any) -> Any:
+        """Raise the error of whoever asks for a derivative."""
+        hint = f"Methods that need none: {WITHOUT_GRADIENTS}."
+        raise TypeError(message("derivative", f"the black-box function {self.name!r}", "a JAX function", hint))
 
 
 def adapt(function: Callable, call_kwargs: dict[str, Any], output: Callable | None, batched: bool) -> BlackBox:

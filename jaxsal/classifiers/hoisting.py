@@ -21,7 +21,7 @@ from jaxsal import _compat as c
 from jaxsal._checks import message
 from jaxsal.classifiers._closures import captured
 from jaxsal.classifiers._notices import WITHOUT_GRADIENTS
-from jaxsal.classifiers._static import Keywords, Static, node
+from jaxsal.classifiers._static import Keywords, Static, is_leaf, node
 from jaxsal.classifiers.functions import Function
 from jaxsal.classifiers.wrapped import Wrapped
 from jaxsal.tracing.rewrite import Path, Values, interpret
@@ -53,7 +53,7 @@ def hoist(f: Any, x: Any) -> Any:
     if isinstance(f, Wrapped):
         return dataclasses.replace(f, network=hoist(f.network, _network_input(f, x)))
     if not isinstance(f, Function):
-        if not jax.tree_util.treedef_is_leaf(jax.tree.structure(f)):
+        if not is_leaf(f):
             return f
         f = Function(Keywords.of({}), Static(f))
     originals = _originals(f, jax.ShapeDtypeStruct(x.shape, x.dtype))

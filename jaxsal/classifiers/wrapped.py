@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -43,8 +44,9 @@ class Wrapped:
     cam_layer: str | None = dataclasses.field(default=None, metadata=_STATIC)
 
     def __repr__(self) -> str:
-        name = getattr(self.network, "name", type(self.network).__name__)
-        parts = [f"{size(getattr(self.network, 'parameters', self.network)):,} parameters", self.layout]
+        name = getattr(self.network, "name", None)
+        name = name if isinstance(name, str) else type(self.network).__name__
+        parts = [f"{size(_parameters(self.network)):,} parameters", self.layout]
         parts += ["one image at a time"] * (not self.batched)
         parts += [f"cam_layer={self.cam_layer!r}"] * (self.cam_layer is not None)
         return f"<classifier {name}: {', '.join(parts)}>"
@@ -99,6 +101,16 @@ class Wrapped:
         if self.labels is not None and len(self.labels) != out.shape[1]:
             raise ValueError(message("labels", len(self.labels), f"{out.shape[1]}, one for each logit"))
         return jnp.asarray(out)
+
+
+def _parameters(network: Any) -> Any:
+    """Those of a network that are trained, where that is known; else all its arrays."""
+    if type(network).__module__.startswith(__package__):
+        return getattr(network, "parameters", network)
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is not None and isinstance(network, nnx.Module):
+        return nnx.state(network, nnx.Param)
+    return network
 
 
 def describe(out: Any) -> str:
