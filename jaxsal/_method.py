@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsal import _checks, _compat, targets
+from jaxsal import _checks, _compat, classifiers, targets
 from jaxsal._checks import message
 from jaxsal._types import TargetLike
-from jaxsal.classifiers.hoisting import hoist
 from jaxsal.tracing.lowering import lowered
 
 M = TypeVar("M", bound=Callable[..., Any])
@@ -141,7 +140,7 @@ def classifier(f: Any, x: Any) -> Any:
     if not callable(f):
         hint = "js.classifiers.wrap makes a classifier of models, (apply, params) pairs, ..."
         raise TypeError(message("classifier", type(f).__name__, "a callable: images [n h w c] -> logits [n k]", hint))
-    return hoist(f, x)
+    return classifiers.ready(f, x)
 
 
 @overload
@@ -166,8 +165,9 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True)
 
     @functools.wraps(fn)
     def body(f: Any, x: Any, target: Any, **options: Any) -> Any:
-        f = lowered(f) if lower else f
-        return _honest(fn(f, x, target, **options), f, x, target)
+        fast = lowered(classifiers.guarded(f, x)) if lower else lowered(f)
+        out = fn(fast if lower else classifiers.announced(f, x), x, target, **options)
+        return _honest(out, fast, x, target)
 
     @functools.wraps(fn)
     def public(f: Any, x: Any, target: Any = None, **options: Any) -> Any:

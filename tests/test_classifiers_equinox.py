@@ -175,3 +175,20 @@ def test_errors():
         wrap(Silent(jnp.ones(3)))
     with pytest.raises(ValueError, match="wrap it with batched=False"):
         wrap(lambda x: x.mean((0, 1, 2)))(X)
+
+
+def test_state_changed_by_the_call():
+    class Counts(eqx.Module):
+        index: eqx.nn.StateIndex
+
+        def __init__(self):
+            self.index = eqx.nn.StateIndex(jnp.zeros(()))
+
+        def __call__(self, x, state, *, count=True):
+            return x.mean((1, 2)), state.set(self.index, state.get(self.index) + 1) if count else state
+
+    model, state = eqx.nn.make_with_state(Counts)()
+    x = jnp.ones((2, 6, 5, 3))
+    with pytest.raises(ValueError, match="state of Counts: got changed by the call: array 0 of its State"):
+        wrap(model, state)(x)
+    np.testing.assert_array_equal(wrap(model, state, call_kwargs={"count": False})(x), x.mean((1, 2)))

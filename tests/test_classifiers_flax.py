@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import flax.linen as nn
 import jax
@@ -12,6 +13,7 @@ import pytest
 from classifier_contract import check
 from flax import nnx
 
+import jaxsal as js
 from jaxsal.classifiers import wrap
 from jaxsal.tracing.taps import capture, taps
 
@@ -72,13 +74,97 @@ def test_nnx_leaves_the_model_alone():
     assert nnx.tabulate(net, X)  # still a healthy model
 
 
-def test_nnx_is_not_changed_by_later_training():
+def test_nnx_follows_later_training():
     net = trained(0)
     wrapped = wrap(net)
+    kept = jax.tree.map(lambda a: a, wrapped)
     before = wrapped(X)
+    np.testing.assert_array_equal(before, evaluated(net)(X))
     net.head.kernel[...] = net.head.kernel[...] * 2
     net(X + 5)
-    np.testing.assert_array_equal(wrapped(X), before)
+    after = evaluated(net)(X)
+    assert not np.allclose(before, after, atol=1e-2)
+    np.testing.assert_array_equal(wrapped(X), after)
+    np.testing.assert_array_equal(kept(X), before)
+    np.testing.assert_allclose(js.gradient(wrapped, X, 1), js.gradient(wrap(net), X, 1), atol=1e-7)
+
+
+def test_nnx_trained_with_donated_buffers():
+    net = trained(0)
+    wrapped = wrap(net)
+    before = js.gradient(wrapped, X, 1)
+    state = nnx.state(net, nnx.Param)
+    new = jax.jit(lambda s: jax.tree.map(lambda a: 2 * a, s), donate_argnums=0)(state)
+    with pytest.raises(ValueError, match=r"parameters of the classifier: got 10 deleted arrays, .*wrap the model as"):
+        js.gradient(wrapped, X, 1)
+    nnx.update(net, new)
+    assert not np.allclose(js.gradient(wrapped, X, 1), before, atol=1e-3)
+
+
+class Modal(nnx.Module):
+    """Batch statistics unless ``train`` says otherwise; as many flags as the world has."""
+
+    def __init__(self, rngs):
+        self.conv, self.head = nnx.Conv(3, 3, (3, 3), rngs=rngs), nnx.Linear(3, 4, rngs=rngs)
+        self.norm, self.drop = nnx.BatchNorm(3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+    def run(self, x, train):
+        x = self.norm(self.conv(x), use_running_average=not train)
+        return self.head(self.drop(nnx.relu(x), deterministic=not train).mean((1, 2)))
+
+    def __call__(self, x, train=True):
+        return self.run(x, train)
+
+
+CALLS = {
+    "train": lambda self, x, train=True: self.run(x, train),
+    "is_training": lambda self, x, *, is_training=True: self.run(x, is_training),
+    "deterministic": lambda self, x, deterministic=False: self.run(x, not deterministic),
+    "harmless": lambda self, x, training=False: self.run(x, training),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nnx_evaluation_by_keyword(name):
+    net = type("Net", (Modal,), {"__call__": CALLS[name]})(nnx.Rngs(0))
+    f = wrap(net)
+    np.testing.assert_allclose(f(X), net.run(X, False), atol=1e-6)
+    np.testing.assert_allclose(f(X)[:1], f(X[:1]), atol=1e-6)
+    np.testing.assert_allclose(js.gradient(net, X, 1), js.gradient(f, X, 1), atol=1e-7)  # not wrapped: the same
+
+
+@pytest.mark.parametrize("inside", ["plain", "jit", "remat"])
+def test_nnx_state_changed_by_the_call(inside):
+    transform = {"plain": lambda f: f, "jit": nnx.jit, "remat": nnx.remat}[inside]
+
+    class Hidden(Modal):
+        def __call__(self, x, mode="fit"):
+            return transform(lambda self, x: self.run(x, mode == "fit"))(self, x)
+
+    net = Hidden(nnx.Rngs(0))
+    for run in (wrap(net), jax.jit(wrap(net)), lambda x: js.gradient(net, x, 1)):
+        with pytest.raises(
+            ValueError, match=r"state of Hidden: got changed by the call: norm.mean, norm.var, expected"
+        ):
+            run(X)
+    f = wrap(net, call_kwargs={"mode": "predict"})
+    for run in (f, jax.jit(f)):
+        np.testing.assert_allclose(run(X), net.run(X, False), atol=1e-5)
+    with pytest.raises(ValueError, match=r"changed by the call: norm.mean"):
+        wrap(Modal(nnx.Rngs(0)), call_kwargs={"train": True})(X)
+
+
+def test_nnx_random_numbers_in_the_call():
+    class Noisy(Modal):
+        def __call__(self, x, mode="fit"):
+            return self.drop(self.run(x, False), deterministic=mode != "fit")
+
+    with pytest.warns(UserWarning, match="call of Noisy: got random numbers, the same in each call") as caught:
+        wrap(Noisy(nnx.Rngs(0)))(X)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wrap(Noisy(nnx.Rngs(0)), call_kwargs={"mode": "predict"})(X)
 
 
 def test_nnx_wrapped_inside_jit():
@@ -282,6 +368,47 @@ def test_linen_method():
     f = wrap(net, variables, call_kwargs={"method": "encode"})
     assert list(taps(f, X)) == ["dense"]
     np.testing.assert_allclose(f(X), net.apply(variables, X, method="encode"), atol=1e-6)
+
+
+def test_linen_evaluation_by_keyword_and_not_wrapped():
+    class Trains(nn.Module):
+        @nn.compact
+        def __call__(self, x, train: bool = True):
+            x = nn.BatchNorm(use_running_average=not train)(nn.Conv(4, (3, 3))(x))
+            return nn.Dropout(0.5, deterministic=not train)(x).mean((1, 2))
+
+    net = Trains()
+    variables = net.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, X)
+    f = wrap(net, variables)
+    np.testing.assert_allclose(f(X), net.apply(variables, X, train=False), atol=1e-6)
+    np.testing.assert_array_equal(js.gradient(net.bind(variables), X, 1), js.gradient(f, X, 1))
+    with pytest.raises(TypeError, match="variables: got None, expected the variables of the Linen module"):
+        js.gradient(net, X, 1)
+
+
+def test_donated_arrays_are_named():
+    net = LinenNet()
+    variables = net.init(jax.random.key(0), X)
+    w = jnp.ones((3, 4))
+    functions = [wrap(net, variables), lambda x: x.mean((1, 2)) @ w]
+    js.occlusion(functions[1], X, 1, window=4, stride=4)  # known before
+    jax.jit(lambda s: jax.tree.map(lambda a: 2 * a, s), donate_argnums=0)((variables, w))
+    for f in functions:
+        with pytest.raises(ValueError, match=r"parameters of the classifier: got \d+ deleted arrays, expected none"):
+            js.gradient(f, X, 1)
+
+
+def test_one_line_repr():
+    net, variables = LinenNet(), LinenNet().init(jax.random.key(0), X)
+    count = sum(a.size for a in jax.tree.leaves(variables["params"]))
+    assert repr(wrap(net, variables, layout="NCHW", batched=False, cam_layer="stem")) == (
+        f"<classifier LinenNet: {count:,} parameters, NCHW, one image at a time, cam_layer='stem'>"
+    )
+    nnx_net = trained(0)
+    count = sum(a.size for a in jax.tree.leaves(nnx.state(nnx_net, nnx.Param)))
+    assert repr(wrap(nnx_net)) == f"<classifier Net: {count:,} parameters, NHWC>"
+    marked = type("Own", (Net,), {"__jaxsal_classifier__": True, "name": "own"})(nnx.Rngs(0))
+    assert repr(wrap(marked, mean=0.5)) == f"<classifier own: {count:,} parameters, NHWC>"
 
 
 def test_linen_errors():

@@ -107,3 +107,17 @@ def test_errors():
         wrap(hk.transform(forward))
     with pytest.raises(TypeError, match=r"variables: got str at \[0\]\['net'\]\['w'\]"):
         wrap(WITHOUT, ({"net": {"w": "file"}}, {"s": jnp.ones(1)}))
+
+
+def test_evaluation_by_keyword_and_state_changed_by_the_call():
+    def forward(x, is_training=True, mode="predict"):
+        return hk.BatchNorm(True, True, 0.9)(x, is_training or mode == "fit").mean((1, 2))
+
+    net = hk.without_apply_rng(hk.transform_with_state(forward))
+    variables = net.init(jax.random.key(0), X)
+    f, training = wrap(net, variables), wrap(net, variables, call_kwargs={"mode": "fit"})
+    for run in (training, jax.jit(training)):
+        with pytest.raises(ValueError, match=r"state of the Haiku transform: got changed by the call: batch_norm"):
+            run(X)
+    np.testing.assert_allclose(f(X), net.apply(*variables, X, is_training=False)[0], atol=1e-6)
+    np.testing.assert_allclose(jax.jit(f)(X), f(X), atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -9,10 +10,12 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from classifier_contract import check
 
+import jaxsal as js
 from jaxsal.classifiers import wrap
 from jaxsal.tracing.taps import capture, taps
 
@@ -59,9 +62,7 @@ def test_contract():
     model = functional()
     f = wrap(model)
     calls = [layer.call for layer in model.layers]
-    model.set_weights([w + 0.1 for w in model.get_weights()])
-    other = wrap(model)
-    model.set_weights([w - 0.1 for w in model.get_weights()])
+    other = jax.tree.map(lambda a: a + 0.1 if jnp.issubdtype(a.dtype, jnp.floating) else a, f)
 
     def reference(x):
         values = [[v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables)]
@@ -130,6 +131,57 @@ def test_threads_and_errors_restore_the_layers():
     with pytest.raises(ValueError):
         f(X[:, :, :, :2])
     assert all("call" not in vars(layer) for layer in model.layers)
+
+
+def test_not_wrapped_and_in_a_function_and_trained_further():
+    model = functional()
+    f, maps = wrap(model), []
+
+    def function(x):
+        return model(x)
+
+    for _ in range(2):
+        expected = jax.grad(lambda x: model(x)[:, 1].sum())(X)
+        for classifier in (model, function, f, wrap(function)):
+            np.testing.assert_allclose(js.gradient(classifier, X, 1), expected, atol=1e-6)
+        maps.append(expected)
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.fit(np.asarray(X), np.full((2, 20), 100.0), verbose=0)  # donates what it had
+    assert not np.allclose(*maps, atol=1e-4)
+
+
+def test_state_changed_by_the_call():
+    class Counts(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.norm = keras.layers.BatchNormalization(name="norm")
+
+        def call(self, x, mode="fit"):
+            return self.norm(x, training=mode == "fit").mean((1, 2))
+
+    model = Counts()
+    model(X)
+    with pytest.raises(ValueError, match=r"state of .*: got changed by the call: .*moving_mean, .*moving_variance"):
+        wrap(model)(X)
+    expected = model(X, mode="predict")
+    np.testing.assert_allclose(wrap(model, call_kwargs={"mode": "predict"})(X), expected, atol=1e-6)
+
+
+def test_deleted_models_leave_memory():
+    def live():
+        gc.collect()
+        return sum(a.nbytes for a in jax.live_arrays())
+
+    def explain():
+        model = keras.Sequential([keras.Input((6, 5, 3)), keras.layers.Flatten(), keras.layers.Dense(2000)])
+        js.gradient(model, X, 1)
+        js.gradient(lambda x: 2 * model(x), X, 1)
+        keras.backend.clear_session()
+        return live()
+
+    before = live()
+    assert explain() > before + 500_000
+    assert live() < before + 50_000
 
 
 def test_errors(monkeypatch):

@@ -14,6 +14,7 @@ import numpy as np
 from jaxsal._checks import message
 from jaxsal.cam._axes import Shape, source
 from jaxsal.cam._flow import Seen, follow
+from jaxsal.classifiers import WITHOUT_GRADIENTS
 from jaxsal.tracing.taps import located
 
 Layer: TypeAlias = str | int | np.integer | Sequence[str | int | np.integer]
@@ -147,7 +148,8 @@ def _numbered(number: Any, taps: dict[str, _Candidate], grids: list[str]) -> str
         shown = [f"{tap.name} {tap.shape} {tap.axes()}" for tap in taps.values()]
         got = ", ".join(shown[-6:]) or "no taps at all"
         got = f"{len(shown) - 6} others, {got}" if len(shown) > 6 else got
-        hint = _ADVICE if taps else "Name arrays with js.tap, or wrap the model with js.classifiers.wrap."
+        wrap = "Name arrays with js.tap, or wrap the model with js.classifiers.wrap."
+        hint = _ADVICE if taps else f"{wrap} Methods that need neither layers nor derivatives: {WITHOUT_GRADIENTS}."
         expected = "a tap [n h w c] on the images' rows and columns that the logits depend on"
         raise ValueError(message("layers of the classifier", got, expected, hint))
     index = operator.index(number)

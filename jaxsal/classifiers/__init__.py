@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,10 +14,14 @@ import numpy as np
 from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._types import Classifier
-from jaxsal.classifiers import functions
+from jaxsal.classifiers import blackbox, functions
 from jaxsal.classifiers._calls import no_variables
-from jaxsal.classifiers._static import is_array
+from jaxsal.classifiers._notices import WITHOUT_GRADIENTS as WITHOUT_GRADIENTS
+from jaxsal.classifiers._notices import announced as announced
+from jaxsal.classifiers._notices import guarded as guarded
+from jaxsal.classifiers._static import Live, is_array, is_leaf
 from jaxsal.classifiers._taps import Tapper
+from jaxsal.classifiers.hoisting import Hoisted
 from jaxsal.classifiers.hoisting import hoist as hoist
 from jaxsal.classifiers.wrapped import Wrapped as Wrapped
 
@@ -29,6 +34,7 @@ def wrap(
     *,
     layout: str = "NHWC",
     batched: bool = True,
+    pure: bool = True,
     mean: Any = None,
     std: Any = None,
     output: Callable | None = None,
@@ -40,8 +46,15 @@ def wrap(
 
     Models of neural-network libraries are put into evaluation mode and tapped at every submodule by its path
     (``"layers.0.conv1"``), without being changed. A submodule that gives several arrays is tapped as ``"path.0"``,
-    ``"path.1"`` or ``"path.key"``. A callable pytree, such as a registered dataclass, is a classifier already: it is
-    returned as it is, if no option asks for more; so is anything whose class says ``__jaxsal_classifier__ = True``.
+    ``"path.1"`` or ``"path.key"``. An argument such as ``train`` that is True by default is False here, unless
+    ``call_kwargs`` has it; a network whose call changes its state all the same (batch statistics) is an error when it
+    is called. A callable pytree, such as a registered dataclass, is a classifier already: it is returned as it is, if
+    no option asks for more; so is anything whose class says ``__jaxsal_classifier__ = True``.
+
+    An NNX module or a Keras model may be trained further: the classifier reads its variables whenever it is used.
+    (``jax.tree.map(lambda a: a, f)`` keeps them as they are now; other layers than it had need a new ``wrap``.) What
+    is immutable, an Equinox module or the variables of a Linen module, is as it was when it was wrapped; if it was
+    donated to a compiled function since, methods say so.
 
     Args:
       model: a Flax Linen module, Flax NNX module, Equinox module, Haiku transform, built Keras model (JAX backend),
@@ -51,6 +64,9 @@ def wrap(
       layout: of the model's input, "NHWC" or "NCHW". Taps of a channels-first model show arrays of the rank of images
         channels last.
       batched: whether the model takes batches; False for one example at a time.
+      pure: False for a function of NumPy arrays (float32, a batch or an example) of which JAX is to know nothing but
+        that it gives logits. It is called once more, with zeros, to see how many. Methods that need neither derivatives
+        nor taps can explain it: occlusion, rise, lime, kernel_shap, shapley. ``output`` sees what it gave.
       mean: subtracted from the images first; a number, or one for each channel.
       std: then the images are divided by it; a number, or one for each channel.
       output: picks the (batch of) logits from what the model gives: ``lambda out: out[0]``. Part of the identity of
@@ -68,13 +84,18 @@ def wrap(
         missing.
       ValueError: an option out of range; a Keras backend other than JAX; (when called) no logits [n k].
     """
-    _check_options(layout, batched, output, call_kwargs, cam_layer)
+    _check_options(layout, batched, pure, output, call_kwargs, cam_layer)
     mean, std = _statistic("mean", mean), _statistic("std", std)
     names = _labels(labels)
     if type(model) is tuple and len(model) == 2:
         if variables is not None:
             raise TypeError(message("variables", type(variables).__name__, "None: the model came with its own"))
         model, variables = model
+    if not pure:
+        no_variables("a black-box function", variables)
+        functions.check_callable(model)
+        network = blackbox.adapt(model, dict(call_kwargs or {}), output, batched)
+        return Wrapped(network, mean, std, layout, batched, None, names, cam_layer)
     tapper = Tapper((1 if batched else 0) if layout == "NCHW" else None)
     network = _network(model, variables, dict(call_kwargs or {}), tapper)
     plain = (layout, batched) == ("NHWC", True)
@@ -108,8 +129,7 @@ def _network(model: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Ta
 
         return keras.adapt(model, variables, call_kwargs, tapper)
     functions.check_callable(model)
-    is_leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(model))
-    if is_leaf or variables is not None:
+    if is_leaf(model) or variables is not None:
         return functions.adapt(model, variables, call_kwargs)
     return _as_it_is(model, variables, call_kwargs)
 
@@ -124,13 +144,44 @@ def _as_it_is(model: Any, variables: Any, call_kwargs: dict[str, Any]) -> Any:
     no_variables("a callable pytree", variables)
     if call_kwargs:
         raise TypeError(message("call_kwargs", list(call_kwargs), "none: a callable pytree is called with images only"))
-    return model
+    return functions.in_evaluation(model)
 
 
-def _check_options(layout: Any, batched: Any, output: Any, call_kwargs: Any, cam_layer: Any) -> None:
+def ready(f: Any, x: Any) -> Any:
+    """A classifier as methods need it: all arrays are leaves, and read now.
+
+    A model of Keras, Flax NNX or Flax Linen that was not wrapped is, with no option.
+
+    Args:
+      f: a callable.
+      x: the images it will be given, or their ``jax.ShapeDtypeStruct``.
+
+    Raises:
+      ValueError: arrays were deleted, by being donated to a compiled function.
+    """
+    libraries = (("keras", "Layer"), ("flax.linen", "Module"), ("flax.nnx", "Module"))
+    if any(_is(f, *library) for library in libraries) and not getattr(type(f), MARK, False):
+        f = wrap(f)
+    if isinstance(f, Wrapped) and isinstance(f.network, Live):
+        f = dataclasses.replace(f, network=f.network.now())
+    f = hoist(f, x)
+    if isinstance(f, Wrapped | Hoisted):
+        deleted = [leaf for leaf in jax.tree.leaves(f) if isinstance(leaf, jax.Array) and _is_deleted(leaf)]
+        if deleted:
+            hint = "They were donated to a compiled function, such as a training step: wrap the model as it is now."
+            raise ValueError(message("parameters of the classifier", f"{len(deleted)} deleted arrays", "none", hint))
+    return f
+
+
+def _is_deleted(leaf: jax.Array) -> bool:
+    return not isinstance(leaf, jax.core.Tracer) and leaf.is_deleted()
+
+
+def _check_options(layout: Any, batched: Any, pure: Any, output: Any, call_kwargs: Any, cam_layer: Any) -> None:
     _checks.choice("layout", layout, ("NHWC", "NCHW"))
-    if not isinstance(batched, bool):
-        raise TypeError(message("batched", repr(batched), "True or False"))
+    for name, value in (("batched", batched), ("pure", pure)):
+        if not isinstance(value, bool):
+            raise TypeError(message(name, repr(value), "True or False"))
     if output is not None and not callable(output):
         raise TypeError(message("output", repr(output), "a function", "To take the first: lambda out: out[0]."))
     if call_kwargs is not None and not (

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsal._checks import message, nearest
 
+# Arguments by which networks tell training from evaluation, with their value in evaluation.
+_EVALUATION = {
+    **dict.fromkeys(("train", "training", "is_training", "is_train", "training_mode"), False),
+    **dict.fromkeys(("deterministic", "inference", "use_running_average", "is_eval"), True),
+}
+
 
 def check_call(
-    function: Callable, name: str, given: Collection[str], positional: int = 1, extra: Collection[str] = ()
-) -> None:
-    """Raise unless ``function`` can take ``positional`` arguments and the ``given`` keywords.
+    function: Callable, name: str, given: Mapping[str, Any], positional: int = 1, extra: Collection[str] = ()
+) -> dict[str, Any]:
+    """The keywords to call ``function`` with: those given, and those that put it into evaluation mode.
+
+    An argument that by default says training (``train=True``, ``deterministic=False``) says evaluation, unless it is
+    among those given.
 
     Args:
       function: what will be called; if its signature cannot be known, nothing is checked.
       name: what to call it in the message.
-      given: names of the keyword arguments.
+      given: the keyword arguments.
       positional: how many positional arguments it will get.
       extra: names that the framework takes for itself.
 
@@ -29,8 +40,8 @@ def check_call(
     """
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return
+    except Exception:  # of an object that looks like whatever it is asked for, anything
+        return dict(given)
     kinds = {p.kind for p in parameters}
     ordered = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(ordered) < positional and inspect.Parameter.VAR_POSITIONAL not in kinds:
@@ -47,6 +58,22 @@ def check_call(
     if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
         near = ", ".join(nearest(unknown[0], names)) or "none"
         raise TypeError(message(f"call_kwargs of {name}", repr(unknown[0]), f"one of: {near}"))
+    modes = {p.name: _EVALUATION[p.name] for p in named if p.name in _EVALUATION and isinstance(p.default, bool)}
+    return {**modes, **given}
+
+
+def called(thing: Any) -> str:
+    """The name of a function, or that of an object's class."""
+    try:
+        return str(thing.__name__)
+    except Exception:  # there are objects that raise whatever they like
+        return type(thing).__name__
+
+
+def size(parameters: Any) -> int:
+    """How many floating-point numbers there are in a pytree."""
+    leaves = [leaf for leaf in jax.tree.leaves(parameters) if hasattr(leaf, "dtype")]
+    return sum(math.prod(leaf.shape) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
 def check_parameters(what: str, tree: Any) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
+import sys
 import types
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 
-from jaxsal.classifiers._static import is_array
+from jaxsal.classifiers._static import is_array, is_leaf
 
 _LIMIT = 10_000  # objects; beyond that, looking costs more than tracing
 _ENDS = (type, types.ModuleType, types.BuiltinFunctionType, str, bytes, int, float, complex, type(None))
+
+_SLOT = types.MemberDescriptorType
 
 
 def captured(function: Any) -> tuple[Any, ...] | None:
@@ -22,8 +27,15 @@ def captured(function: Any) -> tuple[Any, ...] | None:
       function: any callable.
 
     Returns:
-      The arrays, in the order of a fixed walk; None if there is too much to look at.
+      The arrays, in the order of a fixed walk; None if there is too much to look at, or something that cannot be.
     """
+    try:
+        return _walk(function)
+    except Exception:  # other people's objects may raise anything when looked at
+        return None
+
+
+def _walk(function: Any) -> tuple[Any, ...] | None:
     arrays, todo, seen = [], [function], {}
     while todo:
         thing = todo.pop()
@@ -52,9 +64,13 @@ def _parts(thing: Any) -> Iterable[Any]:
         return thing.values()
     if isinstance(thing, list | tuple | set | frozenset):
         return thing
-    if hasattr(thing, "__wrapped__"):  # jitted functions
-        return (thing.__wrapped__,)
-    if not jax.tree_util.treedef_is_leaf(jax.tree.structure(thing)):
+    wrapped = inspect.getattr_static(thing, "__wrapped__", None)
+    if wrapped is not None:  # jitted functions
+        return (wrapped,)
+    keras = getattr(sys.modules.get("keras"), "Layer", None)
+    if keras is not None and isinstance(thing, keras):  # has far more in it than its variables
+        return [variable.value for variable in thing.variables]
+    if not is_leaf(thing):
         return jax.tree.leaves(thing)
     return _attributes(thing)
 
@@ -79,7 +95,14 @@ def _content(cell: types.CellType) -> tuple[Any, ...]:
 
 
 def _attributes(thing: Any) -> list[Any]:
-    own = list(vars(thing).values()) if hasattr(thing, "__dict__") else []
-    slots = [name for cls in type(thing).__mro__ for name in getattr(cls, "__slots__", ())]
-    own += [getattr(thing, name) for name in slots if isinstance(name, str) and hasattr(thing, name)]
+    """What an object holds: its own dictionary and slots, not what its class makes up when asked."""
+    own = list(object.__getattribute__(thing, "__dict__").values()) if _has(type(thing), "__dict__") else []
+    slots = [slot for cls in type(thing).__mro__ for slot in vars(cls).values() if isinstance(slot, _SLOT)]
+    for slot in slots:
+        with contextlib.suppress(AttributeError):  # not assigned yet
+            own.append(slot.__get__(thing))
     return [*own, type(thing).__call__] if callable(thing) else own
+
+
+def _has(cls: type, name: str) -> bool:
+    return any(name in vars(base) for base in cls.__mro__)

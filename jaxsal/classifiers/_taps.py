@@ -64,6 +64,16 @@ def join(parts: Iterable[Any]) -> str:
     return ".".join(str(part) for part in parts)
 
 
+def unique(names: Iterable[str]) -> list[str]:
+    """The names, repeated ones with an index: a, a:1, a:2."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        count = seen[name] = seen.get(name, -1) + 1
+        found.append(f"{name}:{count}" if count else name)
+    return found
+
+
 def tapped_class(cls: type, annotations: dict[str, Any], namespace: dict[str, Any], **keywords: Any) -> type:
     """A subclass of ``cls``, the same at every request, whose objects tap what they give when called.
 

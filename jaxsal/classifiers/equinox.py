@@ -9,12 +9,14 @@ import jax
 
 from jaxsal._checks import message
 from jaxsal.classifiers._calls import check_call
+from jaxsal.classifiers._notices import report
+from jaxsal.classifiers._origins import changed
 from jaxsal.classifiers._static import Keywords, Partitioned
 from jaxsal.classifiers._taps import ATTRIBUTE, Tapper, join, key_names, tapped_class
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class EquinoxNetwork:
     """An Equinox module in inference mode, its submodules tapped."""
 
@@ -22,14 +24,32 @@ class EquinoxNetwork:
     state: Any
     keywords: Keywords
 
+    @property
+    def name(self) -> str:
+        """Of the module's class."""
+        return type(self.module.merge()).__name__
+
+    @property
+    def parameters(self) -> Any:
+        """What counts as such."""
+        return self.module.arrays
+
     def __call__(self, x: Any) -> Any:
         """What the module gives for ``x``; of a stateful one, without the new state."""
         module, keywords = self.module.merge(), self.keywords.merge()
         if self.state is None:
             return module(x, **keywords)
         # Equinox's State invalidates itself when set: give the module one of its own.
-        state = jax.tree.map(lambda leaf: leaf, self.state)
-        return module(x, state, **keywords)[0]
+        tree: Any
+        leaves, tree = jax.tree.flatten(self.state)
+        out, state = module(x, tree.unflatten(leaves), **keywords)
+
+        def run(old: list[Any]) -> list[Any]:
+            return jax.tree.leaves(module(x, tree.unflatten(old), **keywords)[1])
+
+        found = changed(leaves, jax.tree.leaves(state), run)
+        report(type(module).__name__, [f"array {i} of its State" for i in found])
+        return out
 
 
 def _is_layer(module: Any) -> bool:
@@ -73,10 +93,10 @@ def adapt(module: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Tapp
     if stateful and variables is None:
         hint = "equinox.nn.make_with_state gives both the model and its state."
         raise TypeError(message("variables", "None", "the state of the model", hint))
-    check_call(module, type(module).__name__, call_kwargs, positional=1 if variables is None else 2)
+    keywords = check_call(module, type(module).__name__, call_kwargs, positional=1 if variables is None else 2)
     tapper = dataclasses.replace(tapper, opaque=(eqx.nn.State,))
     copy = _tapped(eqx.nn.inference_mode(module), (), tapper)
-    return EquinoxNetwork(Partitioned.of(copy), variables, Keywords.of(call_kwargs))
+    return EquinoxNetwork(Partitioned.of(copy), variables, Keywords.of(keywords))
 
 
 def _indices(module: Any, kind: type) -> list[Any]:

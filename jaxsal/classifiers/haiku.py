@@ -10,12 +10,14 @@ import jax
 
 from jaxsal._checks import message
 from jaxsal.classifiers._calls import check_call, check_parameters
+from jaxsal.classifiers._notices import report
+from jaxsal.classifiers._origins import changed
 from jaxsal.classifiers._static import Keywords, Static
-from jaxsal.classifiers._taps import Tapper, join
+from jaxsal.classifiers._taps import Tapper, join, key_names
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class HaikuNetwork:
     """A Haiku transform with its parameters and state, each module's ``__call__`` tapped through interceptors."""
 
@@ -25,6 +27,17 @@ class HaikuNetwork:
     keywords: Keywords
     transform: Static = dataclasses.field(metadata={"static": True})
     tapper: Tapper = dataclasses.field(metadata={"static": True})
+
+    @property
+    def name(self) -> str:
+        """Of the module that holds all others, if there is one."""
+        roots = {path.split("/")[0] for path in self.params}
+        return roots.pop() if len(roots) == 1 else "Haiku transform"
+
+    @property
+    def parameters(self) -> Any:
+        """What counts as such."""
+        return self.params
 
     def __call__(self, x: Any) -> Any:
         """What the transformed function gives for ``x``, without the new state."""
@@ -48,9 +61,25 @@ class HaikuNetwork:
         given = [self.params, self.state] if stateful else [self.params]
         if _takes_rng(apply, len(given)):
             given.append(self.rng)
-        with hk.intercept_methods(intercept):
-            out = apply(*given, x, **self.keywords.merge())
-        return out[0] if stateful else out
+
+        def run(given: list[Any]) -> Any:
+            with hk.intercept_methods(intercept):
+                return apply(*given, x, **self.keywords.merge())
+
+        if not stateful:
+            return run(given)
+        out, state = run(given)
+        self._check_state(state, lambda state: run([given[0], state, *given[2:]])[1])
+        return out
+
+    def _check_state(self, state: Any, run: Any) -> None:
+        tree: Any
+        before, tree = jax.tree_util.tree_flatten_with_path(self.state)
+        if jax.tree.structure(state) != tree:
+            report("the Haiku transform", ["its structure"])
+        leaves = [leaf for _, leaf in before]
+        found = changed(leaves, jax.tree.leaves(state), lambda old: jax.tree.leaves(run(tree.unflatten(old))))
+        report("the Haiku transform", [join(key_names(before[i][0])) for i in found])
 
 
 def _takes_rng(apply: Any, position: int) -> bool:
@@ -78,5 +107,5 @@ def adapt(transform: Any, variables: Any, call_kwargs: dict[str, Any], tapper: T
     if "rng" in call_kwargs and not takes_rng:
         raise TypeError(message("call_kwargs", "'rng'", "none for a transform without it"))
     rest = {name: value for name, value in call_kwargs.items() if name != "rng"}
-    check_call(transform.apply, "the transform", rest, positional=leading + takes_rng + 1)
-    return HaikuNetwork(params, state, call_kwargs.get("rng"), Keywords.of(rest), Static(transform), tapper)
+    keywords = Keywords.of(check_call(transform.apply, "the transform", rest, positional=leading + takes_rng + 1))
+    return HaikuNetwork(params, state, call_kwargs.get("rng"), keywords, Static(transform), tapper)

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import operator
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,14 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsal import _compat as c
+from jaxsal._checks import message
 from jaxsal.classifiers._closures import captured
-from jaxsal.classifiers._static import Keywords, Static
+from jaxsal.classifiers._notices import WITHOUT_GRADIENTS
+from jaxsal.classifiers._static import Keywords, Static, is_leaf, node
 from jaxsal.classifiers.functions import Function
 from jaxsal.classifiers.wrapped import Wrapped
 from jaxsal.tracing.rewrite import Path, Values, interpret
 
 # id of a function -> the function, (shape, dtype, keywords) -> what it reached then, what it closed over.
 _CACHE: dict[int, tuple[weakref.ref, dict[Any, tuple[tuple, tuple]]]] = {}
+_NEEDS_VALUES = (
+    jax.errors.TracerArrayConversionError,
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerIntegerConversionError,
+)
 _COMPILED = (c.jit_p, c.closed_call_p)
 _ENTERED = (*_COMPILED, c.remat_p, c.scan_p, c.cond_p)
 
@@ -46,7 +53,7 @@ def hoist(f: Any, x: Any) -> Any:
     if isinstance(f, Wrapped):
         return dataclasses.replace(f, network=hoist(f.network, _network_input(f, x)))
     if not isinstance(f, Function):
-        if not jax.tree_util.treedef_is_leaf(jax.tree.structure(f)):
+        if not is_leaf(f):
             return f
         f = Function(Keywords.of({}), Static(f))
     originals = _originals(f, jax.ShapeDtypeStruct(x.shape, x.dtype))
@@ -60,37 +67,57 @@ def _network_input(f: Wrapped, x: Any) -> jax.ShapeDtypeStruct:
 
 
 class Originals:
-    """The closed-over arrays as the function holds them, to know them again in another trace.
-
-    All are equal: programs compiled for the same function and other arrays differ in nothing.
-    """
-
-    __slots__ = ("arrays",)
+    """The closed-over arrays as the function holds them, to know them again in another trace."""
 
     def __init__(self, arrays: tuple[Any, ...]):
         self.arrays = arrays
 
+    @property
+    def key(self) -> _Key:
+        """What stands for them in the structure of a pytree: it does not keep them alive."""
+        return _Key(tuple(map(_reference, self.arrays)))
+
+
+class _Key:
+    """References to the arrays. All are equal: programs for the same function and other arrays differ in nothing."""
+
+    def __init__(self, references: tuple[Callable, ...]):
+        self.references = references
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Originals)
+        return isinstance(other, _Key)
 
     def __hash__(self) -> int:
         return 0
 
+    def __call__(self) -> Originals:
+        return Originals(tuple(reference() for reference in self.references))
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+
+def _reference(array: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(array)
+    except TypeError:  # a NumPy scalar
+        return lambda: array
+
+
+@node("function", "leaves", static=("originals",))
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Hoisted:
     """A function whose closed-over arrays are leaves; see ``hoist``."""
 
     function: Function
     leaves: tuple[Any, ...]
-    originals: Originals = dataclasses.field(metadata={"static": True})
+    originals: Originals
 
     def __call__(self, x: Any) -> Any:
         """What the function gives for ``x``, computed with the leaves in place of what it closes over."""
         closed, shape = _trace(self.function, x)
 
         pairs = list(zip(self.originals.arrays, self.leaves))
+        if any(old is None for old, _ in pairs):
+            hint = "Keep the classifier as long as anything is made from its structure."
+            raise ReferenceError(message("arrays that a function closes over", "some deleted", "all of them", hint))
 
         def swap(const: Any) -> Any:
             for same in (operator.is_, _equal):
@@ -108,7 +135,12 @@ class Hoisted:
 def _trace(function: Function, x: Any) -> tuple[c.ClosedJaxpr, Any]:
     leaves, tree = jax.tree.flatten(function)
     # Not as an argument: JAX would keep the function alive in its cache of traces.
-    return jax.make_jaxpr(lambda leaves, x: jax.tree.unflatten(tree, leaves)(x), return_shape=True)(leaves, x)
+    try:
+        return jax.make_jaxpr(lambda leaves, x: jax.tree.unflatten(tree, leaves)(x), return_shape=True)(leaves, x)
+    except _NEEDS_VALUES as error:
+        hint = f"js.classifiers.wrap(f, pure=False) makes it one, for methods without gradients: {WITHOUT_GRADIENTS}."
+        got = f"{function.name!r}, which needs values (NumPy?)"
+        raise TypeError(message("classifier", got, "a JAX function", hint)) from error
 
 
 def _originals(function: Function, x: jax.ShapeDtypeStruct) -> tuple[Any, ...]:
@@ -119,6 +151,7 @@ def _originals(function: Function, x: jax.ShapeDtypeStruct) -> tuple[Any, ...]:
         before, found = cache[key]
         if len(before) == len(reached) and all(map(operator.is_, before, reached)):
             return found
+        cache.clear()  # arrays of other times
     closed, _ = _trace(function, x)
     consts = [*closed.consts, *(const for _, own in _holders(closed.jaxpr) for const in own)]
     found = tuple({id(const): const for const in consts}.values())

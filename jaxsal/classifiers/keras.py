@@ -10,45 +10,59 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from jaxsal._checks import message
 from jaxsal.classifiers._calls import check_call, no_variables
-from jaxsal.classifiers._static import Keywords, Static
-from jaxsal.classifiers._taps import Tapper, join
+from jaxsal.classifiers._notices import report
+from jaxsal.classifiers._origins import changed
+from jaxsal.classifiers._static import Keywords, Live, Static, node
+from jaxsal.classifiers._taps import Tapper, join, unique
 
 _LOCK = threading.RLock()  # layers are shared objects: one call at a time may have them changed
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class KerasNetwork:
-    """A Keras model with the values of its variables, by path; each layer is tapped while a call lasts."""
+@node("trainable", "non_trainable", "keywords", static=("model", "tapper"))
+@dataclasses.dataclass(eq=False, repr=False)
+class KerasNetwork(Live):
+    """A Keras model with the values of its variables, by path; each layer is tapped while a call lasts.
 
-    trainable: dict[str, Any]
-    non_trainable: dict[str, Any]
+    It reads the values from the model when it is used, so it follows training. What is made of it as of any pytree (by
+    ``jax.tree.map``, as an argument of ``jax.jit``) has values of its own.
+    """
+
     keywords: Keywords
-    model: Static = dataclasses.field(metadata={"static": True})
-    tapper: Tapper = dataclasses.field(metadata={"static": True})
+    model: Static
+    tapper: Static
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("trainable", "non_trainable"):  # in what is put together from leaves, attributes like others
+            raise AttributeError(name)
+        variables = getattr(self.model.value, f"{name}_variables")
+        return dict(zip(unique(v.path for v in variables), (v.value for v in variables)))
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.model.value.name
+
+    @property
+    def parameters(self) -> Any:
+        """What is trained."""
+        return self.trainable
 
     def __call__(self, x: Any) -> Any:
-        """What the model gives for ``x``, without training-time behaviour and without the new state."""
+        """What the model gives for ``x``, without training-time behaviour."""
+        kinds, model = ("trainable", "non_trainable"), self.model.value
+        names = [unique(v.path for v in getattr(model, f"{kind}_variables")) for kind in kinds]
+        trainable, before = ([getattr(self, kind)[n] for n in own] for kind, own in zip(kinds, names))
+        out, after = self._run(trainable, before, x)
+        found = [names[1][i] for i in changed(before, after, lambda old: self._run(trainable, old, x)[1])]
+        report(self.name, [n for n in found if "seed_generator" not in n], [n for n in found if "seed_generator" in n])
+        return out
+
+    def _run(self, trainable: list[Any], non_trainable: list[Any], x: Any) -> Any:
         model = self.model.value
-        trainable = [self.trainable[name] for name in names(model.trainable_variables)]
-        non_trainable = [self.non_trainable[name] for name in names(model.non_trainable_variables)]
-        with _tapped(model, self.tapper):
-            return model.stateless_call(trainable, non_trainable, x, **self.keywords.merge())[0]
-
-
-def names(variables: list[Any]) -> list[str]:
-    """The paths of Keras variables, repeated ones with an index."""
-    seen: dict[str, int] = {}
-    found = []
-    for variable in variables:
-        count = seen.get(variable.path, 0)
-        seen[variable.path] = count + 1
-        found.append(f"{variable.path}:{count}" if count else variable.path)
-    return found
+        with _tapped(model, self.tapper.value):
+            return model.stateless_call(trainable, non_trainable, x, **self.keywords.merge())
 
 
 def _layers(layer: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, Any]]:
@@ -94,14 +108,7 @@ def adapt(model: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Tappe
         hint = "Call it on a batch of images first; that creates its parameters."
         raise ValueError(message("Keras model", f"{model.name!r}, not built", "a built one", hint))
     no_variables("a Keras model", variables)
-    check_call(model.call, model.name, call_kwargs)
+    call_kwargs = check_call(model.call, model.name, call_kwargs)
     if "training" in inspect.signature(model.call).parameters:
         call_kwargs = {"training": False, **call_kwargs}
-    trainable, non_trainable = model.trainable_variables, model.non_trainable_variables
-    return KerasNetwork(
-        dict(zip(names(trainable), [v.value for v in trainable])),
-        dict(zip(names(non_trainable), [v.value for v in non_trainable])),
-        Keywords.of(call_kwargs),
-        Static(model),
-        tapper,
-    )
+    return KerasNetwork(Keywords.of(call_kwargs), Static(model), Static(tapper))

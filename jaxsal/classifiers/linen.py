@@ -16,7 +16,7 @@ _APPLY = ("rngs", "method", "mutable", "capture_intermediates")
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LinenNetwork:
     """A Linen module with its variables, each submodule's ``__call__`` tapped through Flax's own interceptors."""
 
@@ -24,6 +24,16 @@ class LinenNetwork:
     keywords: Keywords
     module: Static = dataclasses.field(metadata={"static": True})
     tapper: Tapper = dataclasses.field(metadata={"static": True})
+
+    @property
+    def name(self) -> str:
+        """Of the module's class."""
+        return type(self.module.value).__name__
+
+    @property
+    def parameters(self) -> Any:
+        """The collection of that name."""
+        return self.variables.get("params", ())
 
     def __call__(self, x: Any) -> Any:
         """What the module gives for ``x``."""
@@ -61,5 +71,5 @@ def adapt(module: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Tapp
     if isinstance(method, str):
         choice("method", method, [name for name in dir(type(module)) if callable(getattr(type(module), name))])
         method = getattr(type(module), method)
-    check_call(method, type(module).__name__, call_kwargs, positional=2, extra=_APPLY)
-    return LinenNetwork(variables, Keywords.of(call_kwargs), Static(module), tapper)
+    keywords = check_call(method, type(module).__name__, call_kwargs, positional=2, extra=_APPLY)
+    return LinenNetwork(variables, Keywords.of(keywords), Static(module), tapper)

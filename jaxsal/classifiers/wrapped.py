@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 
 from jaxsal._checks import message
 from jaxsal._types import Logits
+from jaxsal.classifiers._calls import size
 
 _STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Wrapped:
     """A classifier of images ``float[n h w c]`` in [0, 1] to logits ``[n k]``; a pytree of its parameters.
 
@@ -40,6 +42,14 @@ class Wrapped:
     output: Callable | None = dataclasses.field(default=None, metadata=_STATIC)
     labels: tuple[str, ...] | None = dataclasses.field(default=None, metadata=_STATIC)
     cam_layer: str | None = dataclasses.field(default=None, metadata=_STATIC)
+
+    def __repr__(self) -> str:
+        name = getattr(self.network, "name", None)
+        name = name if isinstance(name, str) else type(self.network).__name__
+        parts = [f"{size(_parameters(self.network)):,} parameters", self.layout]
+        parts += ["one image at a time"] * (not self.batched)
+        parts += [f"cam_layer={self.cam_layer!r}"] * (self.cam_layer is not None)
+        return f"<classifier {name}: {', '.join(parts)}>"
 
     def __call__(self, images: Any) -> Logits:
         """Logits of a batch of images.
@@ -91,6 +101,16 @@ class Wrapped:
         if self.labels is not None and len(self.labels) != out.shape[1]:
             raise ValueError(message("labels", len(self.labels), f"{out.shape[1]}, one for each logit"))
         return jnp.asarray(out)
+
+
+def _parameters(network: Any) -> Any:
+    """Those of a network that are trained, where that is known; else all its arrays."""
+    if type(network).__module__.startswith(__package__):
+        return getattr(network, "parameters", network)
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is not None and isinstance(network, nnx.Module):
+        return nnx.state(network, nnx.Param)
+    return network
 
 
 def describe(out: Any) -> str:
