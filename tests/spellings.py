@@ -219,7 +219,11 @@ def norms(axes: tuple[int, ...], groups: int = 1, centred: bool = True) -> Ways:
         }
     if groups == 1:
         return ways
-    return {name: lambda y, f=f: f(y.reshape(*y.shape[:3], groups, -1)).reshape(y.shape) for name, f in ways.items()}
+
+    def grouped(f):
+        return lambda y: f(y.reshape(*y.shape[:3], groups, -1)).reshape(y.shape)
+
+    return {name: grouped(f) for name, f in ways.items()}
 
 
 def conv(x, kernel, strides=(1, 1), padding="SAME", **options):

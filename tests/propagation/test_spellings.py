@@ -61,7 +61,8 @@ CASES = {
     "leaky relu": [do("pass", ways.LEAKY)],
     "abs": [do("pass", ways.MODULI)],
     **{name: [do("pass", table)] for name, table in ways.SMOOTH.items()},
-    "bias": [lambda s, y: s.behind(y, NUMBERS[3])],
+    "bias": [lambda s, y: s.layer("convolution", {"": ways.conv}, y, KERNELS[1], NUMBERS[3:])],
+    "batch norm": [lambda s, y: s.layer("convolution", {"": ways.conv}, y, KERNELS[1], NUMBERS)],
     "bias after a sum": [branch("linear", ways.SUMS), lambda s, y: s.behind(y, NUMBERS[3])],
     "bias after a ReLU": [RELU, lambda s, y: s.behind(y, NUMBERS[3])],
     "batch norm after a sum": [branch("linear", ways.SUMS), lambda s, y: s.behind(y, *NUMBERS)],
@@ -99,8 +100,8 @@ CASES = {
     ],
     "transposed": [lambda s, y: s.layer("convolution", ways.TRANSPOSED, y, KERNELS[1][:2, :2])],
     **{
-        name: [RELU, do("move", table)]
-        for name, (_, table) in ways.movements(6, 5, 4, [2, 0, 3, 1], [0, 0, 5, 2, 1, 4], 2, 1).items()
+        name: [RELU, do("move", table), do("move", {"": lambda y: y[..., -4:]})]
+        for name, (_, table) in ways.movements(6, 5, 4, np.array([2, 0, 3, 1]), np.array([0, 0, 5, 2, 1, 4]), 2, 1).items()
     },
 }
 
