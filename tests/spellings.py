@@ -444,9 +444,7 @@ def movements(h: int, w: int, c: int, order, rows, shift: int, axis: int) -> dic
         found["space to depth"] = (
             (h // 2, w // 2, 4 * c),
             {
-                "reshape": lambda y: (
-                    y.reshape(split).transpose(0, 1, 3, 2, 4, 5).reshape(-1, h // 2, w // 2, 4 * c)
-                ),
+                "reshape": lambda y: y.reshape(split).transpose(0, 1, 3, 2, 4, 5).reshape(-1, h // 2, w // 2, 4 * c),
                 "slices": lambda y: jnp.concatenate([y[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], -1),
             },
         )

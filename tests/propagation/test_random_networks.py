@@ -67,7 +67,9 @@ class Case:
         with jax.enable_x64(True):
             found = jax.jit(program)(self.net.numbers, jnp.asarray(self.x))
             found = {name: (float(off), float(scale)) for name, (off, scale) in found.items()}
-            wrong = {k: f"{off:.2g} off {scale:.2g}" for k, (off, scale) in found.items() if not off <= TOLERANCE * scale}
+            wrong = {
+                k: f"{off:.2g} off {scale:.2g}" for k, (off, scale) in found.items() if not off <= TOLERANCE * scale
+            }
             if wrong:
                 written = "\n".join(f"  {name}: {way.ways(jnp.asarray(self.x))}" for name, way in self.ways.items())
                 pytest.fail(f"{wrong}\n{self.text}\n{written}", pytrace=False)
@@ -116,7 +118,9 @@ def add_ledger(case, way, table, **options):
         ledger = js.relevance_ledger(ways[way], x, 1, composite=table, seed="logit", **options)
         columns = [ledger.seed, *ledger.arrived.values(), *ledger.bias.values(), *ledger.stabiliser.values()]
         largest = jnp.max(jnp.stack([jnp.abs(c) for c in columns]), 0)
-        return jnp.stack([ledger.gap / largest, (ledger.input - lrp(way, table, **options)(net, ways, x).sum((1, 2, 3))) / largest])
+        return jnp.stack(
+            [ledger.gap / largest, (ledger.input - lrp(way, table, **options)(net, ways, x).sum((1, 2, 3))) / largest]
+        )
 
     zero = lambda net, ways, x: jnp.zeros((2, x.shape[0]))  # noqa: E731
     case.equal(f"ledger {options}", gap, zero, jnp.ones_like)
@@ -199,7 +203,19 @@ def test_rectified(seed):
 def test_they_are_what_they_should_be():
     """The generator: every operation is drawn, and all ways to write a network are one function."""
     texts = " ".join(draw(seed, kind)[2] for kind in FAMILIES for seed in range(COUNT))
-    for word in ("transposed", "bias", "batch norm", "shift", "gate", "softmax", "relu", "abs", "cumsum", "scale", "max"):
+    for word in (
+        "transposed",
+        "bias",
+        "batch norm",
+        "shift",
+        "gate",
+        "softmax",
+        "relu",
+        "abs",
+        "cumsum",
+        "scale",
+        "max",
+    ):
         assert word in texts
     assert "group norm over (1, 2, 4)" in texts
     with jax.enable_x64(True):

@@ -101,7 +101,9 @@ CASES = {
     "transposed": [lambda s, y: s.layer("convolution", ways.TRANSPOSED, y, KERNELS[1][:2, :2])],
     **{
         name: [RELU, do("move", table), do("move", {"": lambda y: y[..., -4:]})]
-        for name, (_, table) in ways.movements(6, 5, 4, np.array([2, 0, 3, 1]), np.array([0, 0, 5, 2, 1, 4]), 2, 1).items()
+        for name, (_, table) in ways.movements(
+            6, 5, 4, np.array([2, 0, 3, 1]), np.array([0, 0, 5, 2, 1, 4]), 2, 1
+        ).items()
     },
 }
 
@@ -197,8 +199,12 @@ LINEAR = {
     "sum": [branch("linear", ways.SUMS, ways.SUMS_TOO)],
     "difference": [branch("linear", ways.DIFFERENCES, ways.DIFFERENCES_TOO)],
     "mean of two": [branch("linear", ways.MEANS, ways.MEANS_TOO)],
-    "average": [do("linear", ways.averages((2, 2), (2, 2), "VALID")[0], linear=ways.averages((2, 2), (2, 2), "VALID")[1])],
-    "average, same": [do("linear", ways.averages((3, 3), (1, 1), "SAME")[0], linear=ways.averages((3, 3), (1, 1), "SAME")[1])],
+    "average": [
+        do("linear", ways.averages((2, 2), (2, 2), "VALID")[0], linear=ways.averages((2, 2), (2, 2), "VALID")[1])
+    ],
+    "average, same": [
+        do("linear", ways.averages((3, 3), (1, 1), "SAME")[0], linear=ways.averages((3, 3), (1, 1), "SAME")[1])
+    ],
 }
 
 

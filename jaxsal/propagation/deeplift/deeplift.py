@@ -43,7 +43,7 @@ def _multipliers(f: Callable, x: Any, reference: Any, target: Any, rule: str) ->
     head, _ = trace(score, logits, depends=(True,))
     plus = None if found.plus is None else [found.plus.get(out, jnp.zeros_like(logits))]
     last = differences(head, [logits], [before], rule, plus)
-    one = jnp.ones(x.shape[:1], logits.dtype)
+    one = jnp.ones_like(logits[:, 0])
     (pair,) = back(last, (one, one))
     pair = None if pair is None else back(found, pair)[-1]
     if pair is None:

@@ -208,7 +208,7 @@ def multipliers(found: Differences, seed: Pair) -> list[Pair | None]:
     program = found.program
 
     def step(one: Step, arriving: list[Pair | None]) -> list[Pair | None]:
-        pair = arriving[0] if len(arriving) == 1 else _gathered(one, arriving, program)
+        pair = arriving[0] if len(arriving) == 1 else _gathered(one, arriving, found)
         gone = dict(zip(one.inputs, _BACK[one.kind](one, pair, found)))
         return [gone.get(i) if i in program.dependent and i not in found.reading.shifts else None for i in one.inputs]
 
@@ -216,9 +216,9 @@ def multipliers(found: Differences, seed: Pair) -> list[Pair | None]:
     return [ends.get(a) for a in program.arguments]
 
 
-def _gathered(step: Step, arriving: list[Pair | None], program: Program) -> Pair:
+def _gathered(step: Step, arriving: list[Pair | None], found: Differences) -> Pair:
     """The multipliers of several results, as a pair of lists."""
-    zeros = [jnp.zeros(program.shape(o), program.avals[o].dtype) for o in step.outputs]
+    zeros = [jnp.zeros_like(found.at[o]) for o in step.outputs]
     return tuple([z if pair is None else pair[k] for z, pair in zip(zeros, arriving)] for k in range(2))  # type: ignore[return-value]
 
 

@@ -121,7 +121,8 @@ class Elementwise:
             roots = {self.root[i] for i in self.program.sources(node)}
             shape = self.program.shape(node.outputs[0])
             root = next(iter(roots))
-            one = len(roots) == 1 and self.program.shape(root) == shape and not self._counts(node.outputs[0])
+            one = len(roots) == 1 and self.program.is_float(root) and self.program.shape(root) == shape
+            one = one and not self._counts(node.outputs[0])
             if one and node.primitive in ELEMENTWISE and node not in biases:
                 self.root[node.outputs[0]] = root
                 self.nodes[root].append(node)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -222,7 +223,8 @@ def begin(program: Program, args: Sequence[Any]) -> Env:
         if node.depends:
             continue
         values = [env[i] for i in node.inputs]
-        small = all(np.prod(c.shape(v), dtype=np.int64) <= _FOLD_LIMIT for v in node.eqn.outvars)
+        sizes = [c.shape(v) for v in node.eqn.outvars]
+        small = all(all(isinstance(n, int) for n in size) and math.prod(size) <= _FOLD_LIMIT for size in sizes)
         if small and not node.eqn.effects and not any(c.is_tracer(v) for v in values):
             with jax.ensure_compile_time_eval():
                 outs = c.bind(node.eqn, values)

@@ -108,13 +108,9 @@ def propagate(
 
 def step(op: Operation, arriving: Sequence[Any], context: Context) -> Sequence[Any]:
     """Relevance of one operation's inputs, given that of its outputs (None for zero, but not everywhere)."""
-    program = context.program
-    full = [
-        wide(jnp.zeros(program.shape(o), program.avals[o].dtype)) if r is None else r
-        for o, r in zip(op.outputs, arriving)
-    ]
+    full = [wide(jnp.zeros_like(context.env[o])) if r is None else r for o, r in zip(op.outputs, arriving)]
     shares = _rule_of(op, context.table)(op, full, context)
-    return [share if number in program.dependent else None for number, share in zip(op.inputs, shares)]
+    return [share if number in context.program.dependent else None for number, share in zip(op.inputs, shares)]
 
 
 def _rule_of(op: Operation, table: RelevanceTable) -> Callable[[Operation, list[Any], Context], Sequence[Any]]:
@@ -194,7 +190,7 @@ def _constant(op: Operation, relevance: list[Any], context: Context) -> Sequence
     program, env, (share,) = context.program, context.env, relevance
     rule = context.table.rule_for(op)
     if context.bias and (op.inner or rule is not None):
-        zeros = {i: jnp.zeros(program.shape(i), program.avals[i].dtype) for i in op.without}
+        zeros = {i: jnp.zeros_like(env[i]) for i in op.without}
         nodes = program.between(op.without, op.outputs[0])
         constant = wide(run(nodes, {**env, **zeros})[op.outputs[0]])
         z = wide(env[op.outputs[0]])
@@ -276,7 +272,7 @@ def _loop(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any
         marks = [m or (k <= j < k + n and body.outputs[j - k] in body.dependent) for j, m in enumerate(marks)]
         body = flatten(closed.jaxpr, closed.consts, marks)
     consts, xs = values[:k], values[k + n :]
-    like = lambda numbers: [wide(jnp.zeros(body.shape(i), body.avals[i].dtype)) for i in numbers]  # noqa: E731
+    zeros = lambda values: [wide(jnp.zeros_like(v)) for v in values]  # noqa: E731
 
     def forward(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
         outs = c.jaxpr_as_fun(closed)(*consts, *carry, *x)
@@ -292,11 +288,11 @@ def _loop(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any
         values = evaluate(body, [*consts, *carry, *x])
         ends = (False, False)
         shares, account = propagate(body, values, live, context.table, bias=context.bias, ends=ends)
-        full = [z if s is None else s for z, s in zip(like(body.arguments), shares)]
+        full = [z if s is None else s for z, s in zip(zeros([*consts, *carry, *x]), shares)]
         state = (full[k : k + n], [a + b for a, b in zip(to_consts, full[:k])])
         return state, (full[k + n :], account.columns)
 
-    start = (relevance[:n], like(body.arguments[:k]))
+    start = (relevance[:n], zeros(consts))
     control["reverse"] = not p["reverse"]
     (to_carry, to_consts), (to_xs, accounts) = jax.lax.scan(backward, start, (carries, xs, relevance[n:]), **control)
     context.account.merge(jax.tree.map(lambda v: v.sum(0), accounts))
