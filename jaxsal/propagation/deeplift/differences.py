@@ -14,7 +14,7 @@ m Δy *exactly*, not to first order (summation to delta):
   where 1/σ⁰ would be a thousand times too much and cancel only on paper;
 - what a softmax takes away in its exponents, the largest, is the same number in both evaluations, since softmax does
   not depend on it: all of its spellings have one map;
-- a maximum over a window gives what it gained to where it is now, and what it lost to where it was.
+- a maximum, over a window or of two values, gives what it gained to where it is now, and what it lost to where it was.
 
 For RevealCancel each difference is split in two, Δy = Δy⁺ + Δy⁻, by the signs of the terms that it is the sum of, and
 multipliers are pairs. A layer's terms are its weights times the *whole* differences of its inputs, as in the paper; the
@@ -49,6 +49,7 @@ Pair = tuple[Any, Any]  # multipliers of the positive and of the negative part; 
 _LINEAR = MOVEMENT | POOLS | SUMS | c.named("neg", "convert_element_type", "reduce_precision")
 _PARTIAL = c.named("exp", "exp2", "log", "log1p", "sqrt", "rsqrt", "pow", "asin", "acos", "acosh", "atanh")
 _SCALES = (c.mul_p, c.div_p)
+_OF_TWO = (c.max_p, c.min_p)
 _PRODUCTS = (c.conv_general_dilated_p, c.dot_general_p)
 _NEG = next(iter(c.named("neg")))
 
@@ -94,7 +95,7 @@ def steps_of(program: Program, reading: Reading) -> list[Step]:
             step = Step("linear", node, into)
             if node.primitive in _PRODUCTS:
                 layer = "convolution" if node.primitive is c.conv_general_dilated_p else "dense"
-        elif node.primitive in MAXIMA:
+        elif node.primitive in MAXIMA or (node.primitive in _OF_TWO and not of_one):
             step = Step("maximum", node, into)
         elif of_one:
             start = root[output]
@@ -441,15 +442,16 @@ def _shapley(step: Step, at: list[Any], base: list[Any], found: Differences) -> 
 
 
 def _maximum_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
-    (number,), (output,) = step.inputs, step.outputs
-    m, x, base = _total(output, pair, found), found.at[number], found.reference[number]
-    top = jnp.maximum(found.at[output], found.reference[output])
-    function = lowered(_operands(step, found)[0])
-    now, before = (jax.vjp(function, point)[1] for point in (x, base))
-    share = now(m * (top - found.reference[output]))[0] + before(m * (found.at[output] - top))[0]
+    (output,) = step.outputs
+    m, at, reference = _total(output, pair, found), found.at[output], found.reference[output]
+    top = (jnp.minimum if "min" in str(step.node.primitive) else jnp.maximum)(at, reference)
+    function, operands = _operands(step, found)
+    now = jax.vjp(lowered(function), *operands)[1]
+    before = jax.vjp(lowered(function), *(found.reference[i] for i in step.inputs))[1]
+    gained, lost = now(m * (top - reference)), before(m * (at - top))
     # Where something is received the difference is at least as large as what is received.
-    multiplier = _ratio(share, x - base, 0.0, now(m)[0])
-    return [(multiplier, multiplier)]
+    ratios = [_ratio(a + b, found.delta(i), 0.0, s) for i, a, b, s in zip(step.inputs, gained, lost, now(m))]
+    return [(ratio, ratio) for ratio in ratios]
 
 
 def _refused_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:

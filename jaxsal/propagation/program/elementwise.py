@@ -89,8 +89,8 @@ _PARAMS = ("y", "new_dtype", "rounding_method")
 ELEMENTWISE = c.named(*_NUMPY)
 _ADDITIONS = c.named("add", "sub")
 _SCALINGS = c.named("mul", "div")
-# Not negative first: what comes out for 0 is looked at too. All are exact in every dtype.
 _PROBES = np.array([0.0, -9.0, -4.0, -2.5, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.5, 4.0, 9.0, 64.0])
+_ONE = int(np.flatnonzero(_PROBES == 1)[0])
 _SCALES = (0.75, -1.25)  # stand for constants that nobody knows while tracing
 
 
@@ -250,11 +250,14 @@ _BENDS = c.named("max", "clamp", "select_n", "abs", "min", "mul")
 
 
 def _doubles(once: Any, twice: Any) -> bool:
-    return once is not None and twice is not None and np.any(once) and np.allclose(twice, 2 * once, 1e-9, 0)
+    known = once is not None and twice is not None
+    return known and bool(np.any(once) and np.allclose(twice, 2 * once, 1e-9, 0))
 
 
 def _is_line(value: Any) -> bool:
-    return value is not None and np.all(np.isfinite(value)) and value[9] != 0 and np.allclose(value, value[9] * _PROBES)
+    if value is None or not np.all(np.isfinite(value)):
+        return False
+    return bool(value[_ONE] != 0 and np.allclose(value, value[_ONE] * _PROBES))
 
 
 def _is_rectified(y: Any, value: Any) -> bool:
@@ -263,4 +266,4 @@ def _is_rectified(y: Any, value: Any) -> bool:
         return False
     value = np.asarray(value, float)
     bound = value.max()
-    return np.array_equal(value, np.clip(y, 0, bound)) and np.count_nonzero((y > 0) & (y < bound)) >= 2
+    return np.array_equal(value, np.clip(y, 0, bound)) and int(np.count_nonzero((y > 0) & (y < bound))) >= 2
