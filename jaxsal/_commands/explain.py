@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from jaxsal._commands import classes, inputs, outputs
 from jaxsal._commands.errors import BadInput
 from jaxsal.data import images
+from jaxsal.gradients import completeness_gap
 from jaxsal.methods import METHODS, to_heatmap
+
+
+COMPLETE = ("deeplift", "integrated_gradients")
+"""Methods whose maps add up to the change of the score, from a black image."""
+
+
+def note_gap(name: str, answer: Any, gap: Any) -> None:
+    """Say so where a map does not add up to what it should, by more than two parts in a hundred."""
+    total, off = float(answer.sum()), float(gap.sum())
+    if not abs(off) <= 0.02 * abs(total - off):
+        print(f"{name}: the map adds up to {total:.4g}, the score changes by {total - off:.4g}", file=sys.stderr)
 
 
 def prepare(options: argparse.Namespace) -> Callable[[], None]:
@@ -37,6 +51,8 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
             except ValueError as error:  # a method that has no meaning for this classifier
                 outputs.progress("")
                 raise BadInput(f"{name} on {f.name}: {error}") from error
+            if name in COMPLETE:
+                note_gap(name, answer, completeness_gap(f, photo.image, target, attribution=answer))
             found[name] = np.asarray(to_heatmap(name, answer)[0])
         outputs.progress("")
         return found

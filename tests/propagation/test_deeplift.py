@@ -274,3 +274,65 @@ def test_bad_input():
         js.deeplift(loop, x, 1)
     with pytest.raises(TypeError, match="select_n"):
         js.deeplift(lambda x: jax.lax.cond(x.sum() > 0, lambda y: y, lambda y: -y, row(x)[:, :4]), x, 1)
+
+
+# Normalisations, whose reference may have no scale at all, and softmax.
+
+
+def cosine(x):
+    z = row(x) @ draw(1, 48, 6)
+    return z / jnp.sqrt((z**2).sum(-1, keepdims=True) + 1e-12) @ draw(2, 6, 3)
+
+
+def token_norm(x):
+    z = x.reshape(x.shape[0], 16, 3) @ draw(1, 3, 6)
+    for scale in (1.0, 2.0):
+        c = z - z.mean(-1, keepdims=True)
+        z = z + jax.nn.gelu(c * jax.lax.rsqrt((c**2).mean(-1, keepdims=True) + 1e-6) * scale @ draw(2, 6, 6))
+    return z.mean(1) @ draw(3, 6, 3)
+
+
+def attention(x):
+    z = x.reshape(x.shape[0], 16, 3) @ draw(1, 3, 6)
+    weights = jax.nn.softmax(z @ draw(2, 6, 6) @ z.swapaxes(1, 2) / 6)
+    return (weights @ z).mean(1) @ draw(3, 6, 3)
+
+
+@pytest.mark.parametrize("f", [cosine, token_norm, attention])
+def test_reference_without_scale(f):
+    """A black image through normalisations without biases: the sum holds, and no contribution is out of all bounds."""
+    x = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3))
+    got = js.deeplift(f, x, 1)
+    want = (f(x) - f(0 * x))[:, 1]
+    np.testing.assert_allclose(got.sum((1, 2, 3)), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(js.completeness_gap(f, x, 1, attribution=got), 0, atol=1e-4)
+    assert np.abs(got).max() < 10 * np.abs(want).max()
+
+
+def test_scale_by_hand():
+    """y = c/σ with σ = √(c² + ε): Δy = (2 Δc − (y + y⁰) Δσ)/(σ + σ⁰), and Δσ by rescale."""
+    x, r = np.array([[3.0, -1.0]]), np.array([[1.0, 2.0]])
+    scale = lambda v: np.sqrt((v**2).sum() + 0.1)  # noqa: E731
+    now, before = scale(x), scale(r)
+    y = lambda v: v / scale(v)  # noqa: E731
+    of_scale = -(y(x) + y(r)) / (now + before)
+    square = (x**2 - r**2) * (now - before) / ((x**2).sum() - (r**2).sum())
+    f = lambda v: row(v) / jnp.sqrt((row(v) ** 2).sum(-1, keepdims=True) + 0.1)  # noqa: E731
+    for k in range(2):
+        got = row(js.deeplift(f, column(x), k, baseline=column(r)))
+        want = 2 * (x - r) / (now + before) * np.eye(2)[k] + of_scale[0, k] * square
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_the_larger_of_two():
+    """As an operation of two values and as a maximum over an axis: one map."""
+    x, w = draw(0, 3, 2, 2, 2), draw(1, 4, 3)
+    forms = [
+        lambda x: jnp.maximum(x[:, 0], x[:, 1]),
+        lambda x: x.max(1),
+        lambda x: -jnp.minimum(-x[:, 0], -x[:, 1]),
+        lambda x: jnp.stack([x[:, 1], x[:, 0]]).max(0),
+    ]
+    maps = [js.deeplift(lambda x, g=g: row(g(x)) @ w, x, 1, baseline=0.3) for g in forms]
+    for other in maps[1:]:
+        np.testing.assert_allclose(other, maps[0], atol=1e-6)

@@ -69,8 +69,9 @@ def deeplift(
 
     Multipliers m go back by the chain rule (Eq. 21): linear layers give their weights; a nonlinearity ``z = g(y)``
     gives ``Δz / Δy`` (rescale), or one slope for the positive and one for the negative part of Δy (RevealCancel). The
-    sum holds to rounding through residual sums, concatenation, overlapping max-pools, gates, layer normalisation and
-    products of activations, for any target (a probability too). Where Δy is rounding, the slope is the derivative.
+    sum holds to rounding through residual sums, concatenation, overlapping max-pools, gates, normalisation (of a
+    reference without scale too) and products of activations, for any target (a probability too); how far it holds,
+    ``js.completeness_gap`` measures. Where Δy is rounding, the slope is the derivative.
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.
