@@ -217,7 +217,7 @@ def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
             # A mask on a grid is drawn where it is seen, pixel by pixel: drawn on the grid, it would be blended again.
             if basis.mask_shape != fine.mask_shape:
                 basis, mask = basis.finest, basis.heatmap(mask)
-            binary = (thresholds[step] < mask).astype(mask.dtype)
+            binary = (thresholds[step].astype(mask.dtype) < mask).astype(mask.dtype)
             mask = binary + (mask - jax.lax.stop_gradient(mask))
         if which is not None:
             basis = with_baseline(basis, problem.baselines[which[step]])
