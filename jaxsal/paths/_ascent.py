@@ -206,8 +206,7 @@ def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
     most = problem.settings.jitter or 0
     shifts = jax.random.randint(jitter_key, (*shape[:1], 2), -most, most + 1, jnp.int32)
     fine = problem.basis.finest
-    drawn = (*shape[:1], *fine.mask_shape)
-    thresholds = jax.random.uniform(threshold_key, drawn, jnp.float32) if problem.collapse else None
+    thresholds = jax.random.uniform(threshold_key, (*shape[:1], *fine.mask_shape), jnp.float32)
     which = None
     if problem.baselines is not None:
         which = jax.random.randint(baseline_key, shape[:1], 0, problem.baselines.shape[0], jnp.int32)
