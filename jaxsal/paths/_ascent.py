@@ -206,8 +206,7 @@ def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
     most = problem.settings.jitter or 0
     shifts = jax.random.randint(jitter_key, (*shape[:1], 2), -most, most + 1, jnp.int32)
     fine = problem.basis.finest
-    drawn = (*shape[:1], *fine.mask_shape)
-    thresholds = jax.random.uniform(threshold_key, drawn, jnp.float32) if problem.collapse else None
+    thresholds = jax.random.uniform(threshold_key, (*shape[:1], *fine.mask_shape), jnp.float32)
     which = None
     if problem.baselines is not None:
         which = jax.random.randint(baseline_key, shape[:1], 0, problem.baselines.shape[0], jnp.int32)
@@ -217,7 +216,7 @@ def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
             # A mask on a grid is drawn where it is seen, pixel by pixel: drawn on the grid, it would be blended again.
             if basis.mask_shape != fine.mask_shape:
                 basis, mask = basis.finest, basis.heatmap(mask)
-            binary = (thresholds[step] < mask).astype(mask.dtype)
+            binary = (thresholds[step].astype(mask.dtype) < mask).astype(mask.dtype)
             mask = binary + (mask - jax.lax.stop_gradient(mask))
         if which is not None:
             basis = with_baseline(basis, problem.baselines[which[step]])

@@ -287,8 +287,9 @@ def evaluate(
         if path is not None:
             check_path(path, None, basis.weights)
     paths = _paths(score, masks, dissipating)
-    options = {"score": score, "distance_penalty": distance_penalty, "batch_size": batch_size}
-    return _evaluate(f, x, target, basis=basis, paths=paths, **options)
+    return _evaluate(
+        f, x, target, basis=basis, paths=paths, score=score, distance_penalty=distance_penalty, batch_size=batch_size
+    )
 
 
 @method
