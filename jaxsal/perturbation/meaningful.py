@@ -149,7 +149,8 @@ def _disc(basis: FeatureBasis, score: Any, size: Any) -> jax.Array:
 def _blurring(side: int, sigma: float) -> np.ndarray:
     """The matrix that blurs a signal with a Gaussian sampled at its cells, its ends mirrored; rows sum to 1."""
     i, j = np.arange(side)[:, None], np.arange(side)
-    kernel = sum(np.exp(-(d**2) / (2 * sigma**2)) for d in (i - j, i + j + 1, 2 * side - 1 - i - j))
+    distances = np.stack([i - j, i + j + 1, 2 * side - 1 - i - j])
+    kernel = np.exp(-(distances**2) / (2 * sigma**2)).sum(0)
     return (kernel / kernel.sum(1, keepdims=True)).astype(np.float32)
 
 
