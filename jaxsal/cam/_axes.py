@@ -170,7 +170,8 @@ def _gather(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
 
 def _reshape(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     """Axes merged and split, group by group of axes whose lengths have the same product."""
-    shape, axes, made = shapes[0], ins[0], list[Axis]()
+    order = p.get("dimensions") or range(len(shapes[0]))  # a transpose that comes first: vmap makes them
+    shape, axes, made = [shapes[0][i] for i in order], [ins[0][i] for i in order], list[Axis]()
     i = j = 0
     while j < len(out):
         first, start = i, j
@@ -189,7 +190,7 @@ def _reshape(p: Any, shapes: Any, ins: Any, out: Shape) -> tuple[Axis, ...]:
     return tuple(made)
 
 
-def _regrouped(shape: Shape, axes: Sequence[Axis], out: Shape) -> list[Axis]:
+def _regrouped(shape: Sequence[Any], axes: Sequence[Axis], out: Shape) -> list[Axis]:
     if len(axes) == len(out) == 1:
         return [axes[0]]
     parts: list[Part] = []
@@ -203,18 +204,18 @@ def _regrouped(shape: Shape, axes: Sequence[Axis], out: Shape) -> list[Axis]:
     for size in out:
         own: list[Part] = []
         length = 1
-        while length < size:
+        while length != size:
+            want, rest = divmod(size, length)
             part = parts.pop(0)
-            want = size // length
+            if rest or (part.size > want and part.size % want):  # cells of one axis in several rows of another
+                return [None] * len(out)
             if part.size > want:
-                if part.size % want:
-                    return [None] * len(out)
                 inner = part.size // want
                 parts.insert(0, part._replace(size=inner))
                 part = part._replace(step=part.step * inner, size=want)
             own, length = [*own, part], length * part.size
-        if length != size:
-            return [None] * len(out)
+            if length > size:
+                return [None] * len(out)
         made.append(_united(own))
     return made
 

@@ -8,6 +8,7 @@ from flax import linen, nnx
 from nets import conv, images, tiny
 
 import jaxsal as js
+from jaxsal.cam._axes import Part, _reshape, source
 from jaxsal.cam._layers import resolve_layers
 
 BLOCKS = jnp.linspace(0.1, 0.4, 4 * 9).reshape(4, 3, 3, 1, 1) * jnp.eye(3)  # four of 3 x 3 x 3 x 3
@@ -96,6 +97,7 @@ FUNCTIONS = {
     "depth to space": lambda x: end(t(depth_to_space(x))),
     "windows": lambda x: end(unwindowed(t(windows(x)), x)),
     "windows of each image": lambda x: end(t(windows(x).reshape(x.shape[0], -1, 16, 3))),
+    "cut across and back": lambda x: end(t(x.reshape(-1, 3, x.shape[1], x.shape[2]).reshape(x.shape))),
     "out of windows": lambda x: end(t(unwindowed(2 * windows(x), x))),
     "heads": lambda x: end(t(attention(tokens(x))[1])),
     "attention": lambda x: end(t(attention(tokens(x))[0])),
@@ -103,6 +105,7 @@ FUNCTIONS = {
     "tokens on the grid": lambda x: end(t(back(classed(x)[:, 1:], x))),
     "attended": attended,
     "one image at a time": jax.vmap(lambda x: end(t(conv(x[None], BLOCKS[0])[0])[None])[0]),
+    "images not first": lambda x: end(t(jax.vmap(lambda y: conv(y, BLOCKS[0]), 1, 1)(jnp.stack([x, 2 * x], 1))[:, 1])),
     "mapped": lambda x: jax.lax.map(lambda x: end(t(2 * x)[None])[0], x),
     "scanned": lambda x: scanned(x, t),
     "after a scan": lambda x: end(t(jax.lax.scan(lambda y, k: (conv(y, k), None), x, BLOCKS)[0])),
@@ -117,7 +120,12 @@ FUNCTIONS = {
     "of a custom order": lambda x: end(jnp.moveaxis(t(jnp.moveaxis(x, 3, 0)[jnp.array([0, 1, 2, 0])]), 0, -1)),
     "chosen rows": lambda x: end(t(x[:, jnp.arange(0, x.shape[1], 2)])),
 }
-UNKNOWN = ("chosen rows", "unstacked", "tiled")  # which row is which is not known: taken by name only
+UNKNOWN = (
+    "chosen rows",
+    "unstacked",
+    "tiled",
+    "cut across and back",
+)  # which row is which is not known: taken by name only
 
 
 def is_grid(f, n):
@@ -146,6 +154,39 @@ def test_rows_and_columns(name):
             else:
                 with pytest.raises(ValueError, match="layer"):
                     resolve_layers(f, x, layer, reach="slope")
+
+
+def test_merging_and_splitting():
+    """Random transposes and reshapes, judged by the coordinates that they move."""
+    rng = np.random.default_rng(0)
+    told = {-1: 0, 0: 0, 1: 0, 2: 0}
+    for _ in range(400):
+        base = [*rng.choice([1, 2, 3, 4, 6, 8], 3), rng.choice([1, 2, 3])]
+        coordinates = np.stack(np.meshgrid(*map(np.arange, base), indexing="ij"))
+        axes = (*[(Part(i, 1, int(size), int(size)),) for i, size in enumerate(base[:-1])], ())
+        for _ in range(3):
+            order = rng.permutation(len(axes)) if rng.random() < 0.5 else np.arange(len(axes))
+            axes = tuple(axes[i] for i in order)
+            coordinates = coordinates.transpose(0, *order + 1)
+            rest, out = coordinates[0].size, []
+            while rest > 1 and len(out) < 5:
+                out.append(int(rng.choice([d for d in range(1, rest + 1) if rest % d == 0])))
+                rest //= out[-1]
+            out = tuple(int(size) for size in rng.permutation([*out, rest]))
+            axes = _reshape({}, [coordinates.shape[1:]], [axes], out)
+            coordinates = coordinates.reshape(4, *out)
+        for i, axis in enumerate(axes):
+            at = np.moveaxis(coordinates, i + 1, 1).reshape(4, coordinates.shape[i + 1], -1)
+            moves = [c for c in range(3) if (at[c] != at[c][:1]).any()]
+            if at.shape[1] == 1 or source(axis) is None:
+                continue
+            told[source(axis)] += 1
+            if source(axis) >= 0:  # that coordinate alone moves, forwards
+                assert moves == [source(axis)] and (np.diff(at[moves[0]], axis=0) >= 0).all()
+            elif len(moves) == 1:  # one alone moves, but not forwards from end to end
+                steps = np.diff(at[moves[0]], axis=0)
+                assert not (steps > 0).all() or (at[moves[0]][-1] - at[moves[0]][0] + steps[0] < base[moves[0]]).any()
+    assert min(told.values()) > 20, told
 
 
 def test_both_kinds_are_there():

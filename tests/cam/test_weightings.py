@@ -232,6 +232,9 @@ def test_score_cam_of_a_single_logit(pooled):
     want = slow_score_cam(one, "softmax")
     check(score_cam(single, one.x, None, relu=False, **RAW), want, 1e-5)
     assert np.abs(want - one.values.mean(-1)).max() > 0.1 * np.abs(want).max()  # equal weights would be their mean
+    got = score_cam(single, one.x, targets.probability(0), weighting="score", relu=False, **RAW)
+    sigmoid = dataclasses.replace(one, f=lambda x: jax.nn.sigmoid(single(x)))
+    check(got, slow_score_cam(sigmoid, "score"), 1e-5)
 
 
 @pytest.mark.parametrize("method", [score_cam, ablation_cam])
