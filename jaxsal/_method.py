@@ -7,9 +7,10 @@ method compiles once for a classifier's structure, image shape and options, neve
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
 import jax
@@ -143,6 +144,13 @@ def classifier(f: Any, x: Any) -> Any:
     return classifiers.ready(f, x)
 
 
+@contextlib.contextmanager
+def permissive() -> Iterator[None]:
+    """Whoever has JAX refuse implicit promotion of ranks and dtypes, refuses it in code of their own, not in ours."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @overload
 def method(fn: M) -> M: ...
 @overload
@@ -171,7 +179,7 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True)
 
     @functools.wraps(fn)
     def public(f: Any, x: Any, target: Any = None, **options: Any) -> Any:
-        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        with permissive():
             return checked(f, x, target, options)
 
     def checked(f: Any, x: Any, target: Any, options: dict[str, Any]) -> Any:

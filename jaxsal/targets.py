@@ -225,7 +225,7 @@ def resolve(target: TargetLike) -> Target:
     return logit(target)
 
 
-def fit(target: Target, num_images: int, num_classes: int, labels: Sequence[str] | None = None) -> Target:
+def fit(target: Target, num_images: Any, num_classes: int, labels: Sequence[str] | None = None) -> Target:
     """The target for so many images and classes, its names looked up.
 
     Raises:

@@ -29,8 +29,15 @@ def plainly(name):
     return np.asarray(contract(name)(F, X), np.float64)
 
 
-@pytest.mark.parametrize("mode", modes.MODES, ids=lambda mode: mode.__name__)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAMILIES else pytest.mark.slow) for n in METHODS])
+def cases():
+    for name in METHODS:
+        for mode in modes.MODES:
+            # Op by op is slow, and part of the contract of every method.
+            quick = name in FAMILIES and mode is not modes.disable_jit
+            yield pytest.param(name, mode, id=f"{name}-{mode.__name__}", marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "mode"), cases())
 def test_same_answer(name, mode):
     want = plainly(name)
     got = np.asarray(mode(contract(name), F, X), np.float64)

@@ -41,7 +41,7 @@ class FeatureBasis(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def num_images(self) -> int:
+    def num_images(self) -> Any:  # an integer, or the name of a free batch size (jax.export)
         """How many images there are: n."""
 
     @property

@@ -57,7 +57,7 @@ class Patches(FeatureBasis):
         return -(-height // self.size[0]), -(-width // self.size[1])
 
     @property
-    def num_images(self) -> int:
+    def num_images(self) -> Any:  # an integer, or the name of a free batch size (jax.export)
         """How many images there are."""
         return self.x.shape[0]
 

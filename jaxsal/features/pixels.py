@@ -48,7 +48,7 @@ class Pixels(FeatureBasis):
         return self.shape
 
     @property
-    def num_images(self) -> int:
+    def num_images(self) -> Any:  # an integer, or the name of a free batch size (jax.export)
         """How many images there are."""
         return self.x.shape[0]
 

@@ -66,7 +66,7 @@ class BlurPyramid(FeatureBasis):
         return self.shape
 
     @property
-    def num_images(self) -> int:
+    def num_images(self) -> Any:  # an integer, or the name of a free batch size (jax.export)
         """How many images there are."""
         return self.levels.shape[0]
 

@@ -59,7 +59,7 @@ class Segments(FeatureBasis):
         return (self.areas.shape[-1],)
 
     @property
-    def num_images(self) -> int:
+    def num_images(self) -> Any:  # an integer, or the name of a free batch size (jax.export)
         """How many images there are."""
         return self.x.shape[0]
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsal._checks import choice, message
-from jaxsal._method import method, settle
+from jaxsal._method import method, permissive, settle
 from jaxsal._types import Array, Classifier, Float, Heatmaps, Images, Key, TargetLike
 from jaxsal.features import baselines as known_baselines
 from jaxsal.features.basis import FeatureBasis
@@ -214,11 +214,12 @@ def ablation_path_heatmap(
 
     choice("reduction", reduction, REDUCTIONS)
     path = ablation_path(f, x, target, **options)
-    found = REDUCTIONS[reduction](path)
-    # A path says in its status that the classifier gave NaN; a map has nothing else to say it by.
-    broken = (path.status == Status.NON_FINITE)[:, None, None]
-    found = jnp.where(broken, jnp.asarray(jnp.nan, found.dtype), found)
-    return (window(found) if windowed else found).astype(jnp.asarray(x).dtype)
+    with permissive():
+        found = REDUCTIONS[reduction](path)
+        # A path says in its status that the classifier gave NaN; a map has nothing else to say it by.
+        broken = (path.status == Status.NON_FINITE)[:, None, None]
+        found = jnp.where(broken, jnp.asarray(jnp.nan, found.dtype), found)
+        return (window(found) if windowed else found).astype(jnp.asarray(x).dtype)
 
 
 def _with_options_of(outer: Callable[..., Any], inner: Callable[..., Any]) -> inspect.Signature:

@@ -240,8 +240,9 @@ def test_images_that_are_done_cost_nothing():
         p = ablation_path(f, x, 1, **{**SMALL, "num_iterations": 5}, score="retaining", batch_size=3, loop=loop)
         jax.effects_barrier()
         assert [int(s) for s in p.status] == [Status.NO_GRADIENT] * 3 + [Status.ITERATION_LIMIT]
-        # Chunks of three: one of the four in each iteration; all masks of all images, with the ends, at last.
-        assert evaluated == [3] * (5 + 7)
+        # Chunks of three: one of the four in each iteration. At last all masks of all images, with the ends: chunks of
+        # two images and one mask each.
+        assert evaluated == [3] * 5 + [2] * 10
 
 
 def test_not_finite():

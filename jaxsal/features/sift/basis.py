@@ -79,7 +79,7 @@ class Sift(FeatureBasis):
         return (self.present.shape[-1],)
 
     @property
-    def num_images(self) -> int:
+    def num_images(self) -> Any:  # an integer, or the name of a free batch size (jax.export)
         """How many images there are."""
         return self.present.shape[0]
 
