@@ -94,13 +94,17 @@ def wrap(
     if not pure:
         no_variables("a black-box function", variables)
         functions.check_callable(model)
-        network = blackbox.adapt(model, dict(call_kwargs or {}), output, batched)
+        network: Any = blackbox.adapt(model, dict(call_kwargs or {}), output, batched)
         return Wrapped(network, mean, std, layout, batched, None, names, cam_layer)
     tapper = Tapper((1 if batched else 0) if layout == "NCHW" else None)
     network = _network(model, variables, dict(call_kwargs or {}), tapper)
     plain = (layout, batched) == ("NHWC", True)
     if network is model and plain and all(v is None for v in (mean, std, output, names, cam_layer)):
         return network
+    if network is model and _is(model, "flax.nnx", "Module"):  # the same, taken apart once and not at every use
+        from jaxsal.classifiers import nnx
+
+        network = nnx.adapt(model, None, {}, None)
     return Wrapped(network, mean, std, layout, batched, output, names, cam_layer)
 
 

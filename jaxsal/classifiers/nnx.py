@@ -20,18 +20,18 @@ class Structure:
     """What a module is without its arrays: hashable.
 
     Attributes:
-      name: of its class.
+      name: its own, or that of its class.
       graph: NNX's own description, in evaluation mode.
       state: structure of the state that goes with it.
       arrays: of the state, in its order: the name of each, and the class of its variable.
-      tapper: how submodules are tapped.
+      tapper: how submodules are tapped; None for a module that has taps of its own.
     """
 
     name: str
     graph: Any
     state: Any
     arrays: tuple[tuple[str, type], ...]
-    tapper: Tapper
+    tapper: Tapper | None
 
 
 @node("variables", "keywords", static=("structure",))
@@ -54,7 +54,7 @@ class NNXNetwork(Live):
 
     @property
     def name(self) -> str:
-        """Of the module's class."""
+        """Of the module, or of its class."""
         return self.structure.value.name
 
     @property
@@ -83,7 +83,7 @@ class NNXNetwork(Live):
         module = nnx.merge(structure.graph, structure.state.unflatten(leaves), copy=True)
         # Lists first: the walk must not meet objects that have changed their class.
         variables = {path: v for path, v in nnx.iter_graph(module) if isinstance(v, nnx.Variable)}
-        for path, part in list(nnx.iter_modules(module)):
+        for path, part in [] if structure.tapper is None else list(nnx.iter_modules(module)):
             if path and part is not module and callable(part):
                 cls = type(part)
                 subclass = tapped_class(cls, {}, {}, pytree=cls._pytree__is_pytree)
@@ -98,7 +98,7 @@ def _arrays(variables: Iterable[Any]) -> list[Any]:
     return jax.tree.leaves([variable.get_raw_value() for variable in variables])
 
 
-def adapt(module: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Tapper) -> NNXNetwork:
+def adapt(module: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Tapper | None) -> NNXNetwork:
     """A callable pytree of an NNX module; the module itself is not changed, but its variables are kept."""
     from flax import nnx
 
@@ -110,7 +110,9 @@ def adapt(module: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Tapp
     leaves, tree = jax.tree_util.tree_flatten_with_path(state)
     kinds = [type(v) for _, v in nnx.to_flat_state(state) for _ in jax.tree.leaves(v)]
     names = unique(join(name for name in key_names(path) if name != "value") for path, _ in leaves)
-    structure = Structure(type(module).__name__, graph, tree, tuple(zip(names, kinds)), tapper)
+    name = getattr(module, "name", None)
+    name = name if isinstance(name, str) else type(module).__name__
+    structure = Structure(name, graph, tree, tuple(zip(names, kinds)), tapper)
     return NNXNetwork(_source(module, state), keywords, Static(structure))
 
 
