@@ -121,7 +121,9 @@ def add_ledger(case, way, table, **options):
         ledger = js.relevance_ledger(ways[way], x, 1, composite=table, seed="logit", **options)
         columns = [ledger.seed, *ledger.arrived.values(), *ledger.bias.values(), *ledger.stabiliser.values()]
         largest = jnp.max(jnp.stack([jnp.abs(c) for c in columns]), 0)
-        return jnp.stack([ledger.gap / largest, (ledger.input - lrp(way, table, **options)(net, ways, x).sum((1, 2, 3))) / largest])
+        return jnp.stack(
+            [ledger.gap / largest, (ledger.input - lrp(way, table, **options)(net, ways, x).sum((1, 2, 3))) / largest]
+        )
 
     zero = lambda net, ways, x: jnp.zeros((2, x.shape[0]))  # noqa: E731
     case.equal(f"ledger {options}", gap, zero, jnp.ones_like)
@@ -204,7 +206,19 @@ def test_rectified(seed):
 def test_they_are_what_they_should_be():
     """The generator: every operation is drawn, and all ways to write a network are one function."""
     texts = " ".join(draw(seed, kind)[2] for kind in FAMILIES for seed in range(COUNT))
-    for word in ("transposed", "bias", "batch norm", "shift", "gate", "softmax", "relu", "abs", "cumsum", "scale", "max"):
+    for word in (
+        "transposed",
+        "bias",
+        "batch norm",
+        "shift",
+        "gate",
+        "softmax",
+        "relu",
+        "abs",
+        "cumsum",
+        "scale",
+        "max",
+    ):
         assert word in texts
     assert "group norm over (1, 2, 4)" in texts
     with jax.enable_x64(True):
