@@ -191,7 +191,7 @@ def convolution(g: Drawer, shape):
     k, strides = g.pick((1, 1), (3, 3), (3, 3), (2, 3)), g.pick((1, 1), (1, 1), (1, 1), (2, 2))
     dilation = g.pick(1, 1, 1, 2) if strides == (1, 1) else 1
     padding, groups = g.pick("SAME", "SAME", "SAME", "VALID"), g.pick(1, 1, c)
-    out = c if groups > 1 else g.pick(3, 4, c)
+    out = c if groups > 1 else g.pick(3, 4, 4)
     kernel = g.normal(*k, c // groups, out, fan=k[0] * k[1] * c // groups)
     behind: tuple = ()
     if g.kind != "linear" and g.rng.random() < 0.6:
@@ -240,7 +240,7 @@ def dense(g: Drawer, shape):
     """Over channels, or over rows (as mixers do)."""
     h, w, c = shape
     rows = g.rng.random() < 0.3
-    size, out = (h, h) if rows else (c, g.pick(3, 4, c))
+    size, out = (h, h) if rows else (c, g.pick(3, 4, 4))
     forms = ways.ROWS if rows else ways.CHANNELS
     g.layers += 1
     apply = lambda p, s, y: s.layer("dense", forms, y, p[0])  # noqa: E731
@@ -422,9 +422,8 @@ def batch_norm(g: Drawer, shape):
 def norm(g: Drawer, shape):
     c = shape[2]
     name = g.pick("layer", "layer over all", "instance", "group", "rms", "rms over all")
-    groups = 2 if name == "group" and c == 4 else 1
-    axes = {"layer": (3,), "rms": (3,), "instance": (1, 2), "group": (1, 2, 4)}.get(name, (1, 2, 3))
-    axes = axes if groups == 2 or 4 not in axes else (1, 2, 3)
+    groups = 2 if name == "group" and c % 2 == 0 else 1
+    axes = {"layer": (3,), "rms": (3,), "instance": (1, 2)}.get(name, (1, 2, 3) if groups == 1 else (1, 2, 4))
     if (axes == (3,) and c < 3) or (axes == (1, 2) and shape[0] * shape[1] < 3):
         axes = (1, 2, 3)  # two numbers, normalised, are +1 and -1
     forms, scaled = ways.norms(axes, groups, "rms" not in name), g.pick(True, False)

@@ -18,13 +18,14 @@ RULES = js.propagation.rules
 COUNT, DEFAULT = 75, 15  # networks of each kind, and how many of them are in the default run
 SEEDS = [seed if seed < DEFAULT else pytest.param(seed, marks=pytest.mark.slow) for seed in range(COUNT)]
 TOLERANCE = 1e-6  # of the largest number that should be there; in float64
+STABILISED = 1e-4  # likewise, where stabilisers of 1e-6 stand at other places of the same function
 REFUSED = ("'tile'", "'select_n'")  # DeepLIFT: a branch taken by a value of the image
 
 
 def exact(rule):
     """A table without stabilisers: what it does is known to rounding."""
     table = js.RelevanceTable().with_rule(rule).with_rule(RULES.Epsilon(0.0), kind="dense")
-    return table.with_rule(RULES.Norm(0.0), kind=("pool", "sum"))
+    return table.with_rule(RULES.Norm(0.0), kind=("pool", "sum", "constant"))
 
 
 ZERO, PLUS, ALPHA = exact(RULES.Epsilon(0.0)), exact(RULES.ZPlus(0.0)), exact(RULES.AlphaBeta(2.0, 1.0, 0.0))
@@ -43,9 +44,9 @@ class Case:
         }
         self.checks = {}
 
-    def equal(self, name, got, want, scale=jnp.abs):
-        """``got(net, ways, x)`` is ``want(net, ways, x)``, to ``TOLERANCE`` of the greatest ``scale`` of it."""
-        self.checks[name] = (got, want, scale)
+    def equal(self, name, got, want, scale=jnp.abs, tolerance=TOLERANCE):
+        """``got(net, ways, x)`` is ``want(net, ways, x)``, to ``tolerance`` of the greatest ``scale`` of it."""
+        self.checks[name] = (got, want, scale, tolerance)
 
     def run(self):
         """Fail where something is wrong, skip where something is refused."""
@@ -55,7 +56,7 @@ class Case:
             found = {}
             net = dataclasses.replace(self.net, numbers=numbers)
             ways = {name: dataclasses.replace(way, numbers=numbers) for name, way in self.ways.items()}
-            for name, (got, want, scale) in self.checks.items():
+            for name, (got, want, scale, _) in self.checks.items():
                 try:
                     a, b = got(net, ways, x), want(net, ways, x)
                 except TypeError as error:
@@ -68,7 +69,9 @@ class Case:
             found = jax.jit(program)(self.net.numbers, jnp.asarray(self.x))
             found = {name: (float(off), float(scale)) for name, (off, scale) in found.items()}
             wrong = {
-                k: f"{off:.2g} off {scale:.2g}" for k, (off, scale) in found.items() if not off <= TOLERANCE * scale
+                name: f"{off:.2g} off {scale:.2g}"
+                for name, (off, scale) in found.items()
+                if not off <= self.checks[name][3] * scale
             }
             if wrong:
                 written = "\n".join(f"  {name}: {way.ways(jnp.asarray(self.x))}" for name, way in self.ways.items())
@@ -168,11 +171,11 @@ def test_smooth(seed):
     if "softmax" not in case.text:
         case.equal("zero", lrp("linear", ZERO), oracle())
     else:
-        case.equal("ε", lrp("first", "epsilon"), lrp("second", "epsilon"))
+        case.equal("ε", lrp("first", "epsilon"), lrp("second", "epsilon"), tolerance=STABILISED)
     name = list(both)[seed % 3]
-    if "made inside" not in case.text or name == "deeplift":
-        make = both[name]
-        case.equal(name, lambda net, ways, x: make(ways["first"], x), lambda net, ways, x: make(ways["second"], x))
+    if name != "deep Taylor" or "two dense" not in case.text:  # in a loop no layer is the first
+        pair = [lambda net, ways, x, way=way: both[name](ways[way], x) for way in ("first", "second")]
+        case.equal(name, *pair, tolerance=STABILISED)
     if seed % 4 == 0:
         add_differences(case, "first")
     elif seed % 4 == 1:

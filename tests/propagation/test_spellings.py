@@ -28,7 +28,7 @@ PLUS = (
     js.RelevanceTable()
     .with_rule(RULES.ZPlus(0.0))
     .with_rule(RULES.Epsilon(0.0), kind="dense")
-    .with_rule(RULES.Norm(0.0), kind=("pool", "sum"))
+    .with_rule(RULES.Norm(0.0), kind=("pool", "sum", "constant"))
 )
 
 
