@@ -187,7 +187,7 @@ def op(f):
 @op
 def convolution(g: Drawer, shape):
     """Strides, dilation, groups, SAME and VALID; with nothing, a bias, or a batch normalisation behind it."""
-    h, w, c = shape
+    _h, _w, c = shape
     k, strides = g.pick((1, 1), (3, 3), (3, 3), (2, 3)), g.pick((1, 1), (1, 1), (1, 1), (2, 2))
     dilation = g.pick(1, 1, 1, 2) if strides == (1, 1) else 1
     padding, groups = g.pick("SAME", "SAME", "SAME", "VALID"), g.pick(1, 1, c)
@@ -269,9 +269,9 @@ def layers(g: Drawer, shape):
             "scan, reversed": lambda y: jax.lax.scan(lambda y, k: (step(y, k), None), y, p[0][::-1], reverse=True)[0],
             "scan, stacked": lambda y: jax.lax.scan(lambda y, k: (step(y, k),) * 2, y, p[0])[1][-1],
             "fori_loop": lambda y: jax.lax.fori_loop(0, 2, lambda i, y: step(y, p[0][i]), y),
-            "checkpoint": lambda y: jax.checkpoint(lambda y: step(step(y, p[0][0]), p[0][1]))(y),
+            "checkpoint": jax.checkpoint(lambda y: step(step(y, p[0][0]), p[0][1])),
             "cond": lambda y: step(branches(y), p[0][1]),
-            "jit": lambda y: jax.jit(lambda y: step(jax.jit(step)(y, p[0][0]), p[0][1]))(y),
+            "jit": jax.jit(lambda y: step(jax.jit(step)(y, p[0][0]), p[0][1])),
         }
         return s.pick(forms)(y)
 
@@ -364,10 +364,7 @@ def mixing(g: Drawer, shape):
     forms = ways.averages((3, 3), (1, 1), "SAME")[0] if axes == "pool" else means
 
     def apply(p, s, y):
-        if axes == "pool" and s.linear:
-            pool = s.pick(*ways.averages((3, 3), (1, 1), "SAME"))
-        else:
-            pool = s.pick(forms)
+        pool = s.pick(*ways.averages((3, 3), (1, 1), "SAME")) if axes == "pool" and s.linear else s.pick(forms)
         sums = {
             1.0: (lambda y: y + pool(y)) if first else (lambda y: pool(y) + y),
             -1.0: (lambda y: y - pool(y)) if first else (lambda y: pool(y) - y),
@@ -484,7 +481,7 @@ def head(g: Drawer, shape) -> list[Op]:
             "maximum",
         ),
         "row": (
-            {"reshape": lambda y: y.reshape(-1, h * w * c), "ravel": lambda y: jax.vmap(jnp.ravel)(y)},
+            {"reshape": lambda y: y.reshape(-1, h * w * c), "ravel": jax.vmap(jnp.ravel)},
             "move",
         ),
     }[name]

@@ -71,7 +71,7 @@ RECTIFIERS: Ways = {
     "fmax": lambda y: jnp.fmax(y, 0),
     "leaky_relu(y, 0)": lambda y: jax.nn.leaky_relu(y, 0.0),
     "custom_jvp": own_relu,
-    "jit": lambda y: jax.jit(lambda y: jnp.maximum(y, 0))(y),
+    "jit": jax.jit(lambda y: jnp.maximum(y, 0)),
 }
 LEAKY: Ways = {
     "leaky_relu": lambda y: jax.nn.leaky_relu(y, 0.2),
@@ -142,7 +142,7 @@ SHIFTS: Ways = {
     "b + y": lambda y, b: b + y,
     "y - (-b)": lambda y, b: y - (-b),
     "broadcast": lambda y, b: y + jnp.broadcast_to(b, y.shape),
-    "jit": lambda y, b: jax.jit(jnp.add)(y, b),
+    "jit": jax.jit(jnp.add),
 }
 BATCH_NORMS: Ways = {
     "/ sqrt": lambda y, m, v, g, b: (y - m) / jnp.sqrt(v + 1e-3) * g + b,
@@ -166,7 +166,7 @@ SUMS_TOO: Ways = {
     "stack": lambda y, b: jnp.stack([y, b]).sum(0),
     "einsum of a stack": lambda y, b: jnp.einsum("k...->...", jnp.stack([y, b])),
 }
-DIFFERENCES: Ways = {"y - b": jnp.subtract, "jit": lambda y, b: jax.jit(jnp.subtract)(y, b)}
+DIFFERENCES: Ways = {"y - b": jnp.subtract, "jit": jax.jit(jnp.subtract)}
 DIFFERENCES_TOO: Ways = {"y + (-b)": lambda y, b: y + -b, "-(b - y)": lambda y, b: -(b - y)}
 MEANS: Ways = {"(y + b) / 2": lambda y, b: (y + b) / 2, "0.5 (b + y)": lambda y, b: 0.5 * (b + y)}
 MEANS_TOO: Ways = {"mean of a stack": lambda y, b: jnp.stack([y, b], -1).mean(-1)}
@@ -420,7 +420,7 @@ def movements(h: int, w: int, c: int, order, rows, shift: int, axis: int) -> dic
             {
                 "[]": lambda y: y[:, rows],
                 "take": lambda y: jnp.take(y, rows, 1),
-                "vmap": lambda y: jax.vmap(lambda y: y[rows])(y),
+                "vmap": jax.vmap(lambda y: y[rows]),
             },
         ),
         "tile": (

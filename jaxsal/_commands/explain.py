@@ -15,7 +15,6 @@ from jaxsal.data import images
 from jaxsal.gradients import completeness_gap
 from jaxsal.methods import METHODS, to_heatmap
 
-
 COMPLETE = ("deeplift", "integrated_gradients")
 """Methods whose maps add up to the change of the score, from a black image."""
 

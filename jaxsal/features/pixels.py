@@ -86,6 +86,6 @@ def mask_resolution(shape: Any) -> tuple[int, int]:
       ValueError: not two positive integers.
     """
     sizes: tuple[Any, ...] = tuple(shape) if isinstance(shape, tuple | list) else ()
-    if len(sizes) != 2 or not all(isinstance(s, Integral) and not isinstance(s, bool) and s > 0 for s in sizes):
+    if len(sizes) != 2 or not all(isinstance(s, Integral) and not isinstance(s, bool) and int(s) > 0 for s in sizes):
         raise ValueError(message("mask resolution", shape, "(rows, columns), two positive integers"))
     return int(sizes[0]), int(sizes[1])

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import random_networks as nets
 import spellings as ways
 from random_networks import DECONVNET, GUIDED, Network, Op
 
@@ -247,7 +246,7 @@ def test_rectifiers(method):
     rule = {"guided_backprop": GUIDED, "deconvnet": DECONVNET}[method]
     net = network(do("relu", ways.RECTIFIERS), branch("linear", {"": jnp.add}), RELU)
     hand = net.guided(rule)
-    want = lambda x: jax.grad(lambda x: hand(x)[:, 1].sum())(x)  # noqa: E731
+    want = jax.grad(lambda x: hand(x)[:, 1].sum())
     make = lambda f, x: getattr(js, method)(f, x, 1)  # noqa: E731
     compare(make, spelled(net), want, refusals=())
 
@@ -266,7 +265,7 @@ def test_no_rectifiers(case):
     """Beside a ReLU they keep their own derivative; alone they are refused."""
     net = network(RELU, *NOT_RELUS[case])
     hand = net.guided(GUIDED)
-    want = lambda x: jax.grad(lambda x: hand(x)[:, 1].sum())(x)  # noqa: E731
+    want = jax.grad(lambda x: hand(x)[:, 1].sum())
     compare(lambda f, x: js.guided_backprop(f, x, 1), spelled(net), want, refusals=())
     with jax.enable_x64(True):
         for name, way in spelled(network(*NOT_RELUS[case])).items():

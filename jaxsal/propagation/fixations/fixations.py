@@ -97,8 +97,11 @@ def _fixations(f: Any, x: Any, target: Any, num_points: int) -> tuple[Any, Any, 
         straight = unrolled(lambda arrays, x: combine(arrays, static)(x))
         program, _ = trace(straight, arrays, image[None], depends=(False, True))
         env = evaluate(program, [*arrays, image[None]])
-        chosen = jax.tree.map(lambda v: v[None], chosen)
-        seed = jnp.maximum(seed_of(env[program.outputs[0]], chosen, "one_hot"), 0)
+        chosen, logits = jax.tree.map(lambda v: v[None], chosen), env[program.outputs[0]]
+        if logits.shape[0] != 1:
+            hint = "It holds one row for each image of the batch, and this method takes one image at a time."
+            raise ValueError(_checks.message("logits of the classifier", logits.shape, "[n k] with n = 1", hint))
+        seed = jnp.maximum(seed_of(logits, chosen, "one_hot"), 0)
         found, weight = _walk(program, env, seed, num_points)
         _, rows, columns, _ = jnp.unravel_index(found.index, (1, *image.shape))
         return rows, columns, jnp.where(found.here, weight, 0)

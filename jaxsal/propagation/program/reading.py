@@ -422,7 +422,7 @@ class _Reader:
 
     def _is_invariant(self, u: int, exponential: int) -> bool:
         """Whether what is made of exp(u) and u is the same for u less a shift."""
-        totals = []
+        totals: list[int] = []
         for user in self.program.users[exponential]:
             if user is None or (user.primitive not in POOLS - _WINDOWS and self.scales.get(user) is None):
                 return False

@@ -108,4 +108,4 @@ def relevance_ledger(
 
     order: list[str] = []  # dictionaries come back from vmap with their keys sorted
     seeds, arrived_at_input, columns = jax.vmap(single)(x, settled)
-    return Ledger(seeds, arrived_at_input, *(columns[column] for column in COLUMNS), tuple(order))
+    return Ledger(seed=seeds, input=arrived_at_input, taps=tuple(order), **columns)

@@ -33,7 +33,11 @@ def relevance(f: Any, x: Any, target: Any, table: RelevanceTable, seed: str, bia
     program, _ = trace(lambda arrays, x: combine(arrays, static)(x), arrays, x, depends=(False, True))
     args = [*arrays, x]
     env = evaluate(program, args)
-    seeds = seed_of(env[program.outputs[0]], resolve(target), seed)
+    logits = env[program.outputs[0]]
+    if logits.shape[0] != x.shape[0]:
+        hint = "It holds one row for each image of the batch, and this method takes one image at a time."
+        raise ValueError(message("logits of the classifier", logits.shape, f"[n k] with n = {x.shape[0]}", hint))
+    seeds = seed_of(logits, resolve(target), seed)
     shares, account = propagate(program, env, [seeds], table, bias=bias == "absorb")
     share = shares[-1]
     return jnp.zeros_like(x) if share is None else share.astype(x.dtype), seeds, account

@@ -188,7 +188,10 @@ class AlphaBeta:
     def __call__(self, layer: Affine, relevance: Any, bias: bool) -> Shares:
         """Distribute relevance."""
         ups, downs, b = _up(layer.kernel), _down(layer.kernel), layer.bias
-        sides = [(_signed(layer, ups, downs), _up(b), self.alpha), (_signed(layer, downs, ups), _down(b), -self.beta)]
+        sides: list[tuple[Any, Any, Any]] = [
+            (_signed(layer, ups, downs), _up(b), self.alpha),
+            (_signed(layer, downs, ups), _down(b), -self.beta),
+        ]
         if self.absent == "shared":
             (above, below), (plus, minus) = ([_sum(layer, t, c, bias) for t, c, _ in sides], (self.alpha, -self.beta))
             factors = jnp.where(below == 0, 1.0, plus), jnp.where(above == 0, 1.0, minus)
