@@ -147,7 +147,7 @@ class Drawer:
 
     def __init__(self, rng: np.random.Generator, kind: str):
         self.rng, self.kind = rng, kind
-        self.layers, self.behind = 0, False
+        self.layers, self.behind, self.bent, self.name = 0, False, False, ""
 
     def pick(self, *options: Any) -> Any:
         return options[self.rng.integers(len(options))]
@@ -161,22 +161,34 @@ class Drawer:
             name = self.pick(*FAMILIES[self.kind])
             if (name in NESTED and depth > 1) or (name in AFFINE and (self.behind or not self.layers)):
                 continue
+            if name == "relu" and self.bent and self.kind == "rectified":
+                continue  # a ReLU of softplus is softplus
             before = self.layers
             found = OPS[name](self, shape, depth) if name in NESTED else OPS[name](self, shape)
             if 0 < np.prod(found.shape) <= 400 and (found.shape == shape or not same):
                 self.behind = found.behind or (self.behind and name == "movement")
+                self.name = name
+                self.bent = name in ("activation", "leaky") or (self.bent and name in POINTWISE)
                 return found
             self.layers = before
 
     def branch(self, shape: tuple[int, ...], depth: int) -> Op:
         """One or two operations that keep the shape."""
         self.behind = False  # more than one looks at where it starts
-        return chain([self.op(shape, True, depth + 1) for _ in range(self.pick(1, 2))])
+        ops, mixes = [], self.kind != "rectified"  # y + relu(y) is 2 leaky_relu(y, .5), and no ReLU
+        for _ in range(self.pick(1, 2)):
+            ops.append(self.op(shape, True, depth + 1))
+            mixes |= self.name not in POINTWISE
+        while not mixes:
+            ops.append(self.op(shape, True, depth + 1))
+            mixes = self.name not in POINTWISE
+        return chain(ops)
 
 
 OPS: dict[str, Callable[..., Op]] = {}
 AFFINE = ("scale", "shift", "batch_norm")
 NESTED = ("residual", "concat")
+POINTWISE = ("relu", "leaky", "modulus", "activation", *AFFINE)
 
 
 def op(f):
