@@ -318,9 +318,9 @@ class _Reader:
             self.add("maximum", node, into)
         else:
             self.add("movement" if node.primitive is c.select_n_p else "refused", node, into)
-        whole = self.root[output] == output and after.degree is None and after.logarithm is None
-        # A sum of what scales in different ways is a value of its own.
-        self._know(output, _Form(spread=after.spread, step=after.step) if whole else after)
+        if after.degree is None and not after.statistic:  # how it scales is known by itself alone
+            after = dataclasses.replace(after, of=frozenset(), degree=1.0)
+        self._know(output, after)
         if self.nonnegative.elementwise(node):
             self.nonnegative.known.add(output)
 
