@@ -160,7 +160,11 @@ def compare(make, others, want, refusals=(TypeError,)):
     assert not wrong
 
 
-@pytest.mark.parametrize("case", CASES)
+# Cases of every run; the others are slow ones.
+FEW = ("relu", "hard_sigmoid", "bias after a sum", "batch norm after a pool", "layer norm", "rms norm", "average, same")
+
+
+@pytest.mark.parametrize("case", [c if c in FEW else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
 def test_relevance(case):
     """z⁺ in convolutions, LRP-0 elsewhere."""
     net = network(*CASES[case])
@@ -171,7 +175,7 @@ def test_relevance(case):
 BIASED = [name for name in CASES if "bias" in name or "batch" in name]
 
 
-@pytest.mark.parametrize("case", BIASED)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) for c in BIASED])
 def test_biases_ignored(case):
     net = network(*CASES[case])
     make = lambda f, x: js.lrp(f, x, 1, composite=PLUS, seed="logit", bias="ignore")  # noqa: E731
@@ -185,7 +189,7 @@ MAPS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("method", MAPS)
 @pytest.mark.parametrize("case", CASES)
 def test_one_map(case, method):
@@ -260,7 +264,7 @@ NOT_RELUS = {
 }
 
 
-@pytest.mark.parametrize("case", NOT_RELUS)
+@pytest.mark.parametrize("case", [c if c in FEW else pytest.param(c, marks=pytest.mark.slow) for c in NOT_RELUS])
 def test_no_rectifiers(case):
     """Beside a ReLU they keep their own derivative; alone they are refused."""
     net = network(RELU, *NOT_RELUS[case])
