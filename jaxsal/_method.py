@@ -154,8 +154,8 @@ def permissive() -> Iterator[None]:
 @overload
 def method(fn: M) -> M: ...
 @overload
-def method(*, ranks: tuple[int, ...] = ..., lower: bool = ...) -> Callable[[M], M]: ...
-def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True) -> Any:
+def method(*, ranks: tuple[int, ...] = ..., lower: bool = ..., judged: bool = ...) -> Callable[[M], M]: ...
+def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True, judged: bool = True) -> Any:
     """Make a public method of a pure function ``fn(f, x, target, *, options)``.
 
     What the caller gives is checked, ``target`` arrives as a ``Target``, and the function runs compiled. Options
@@ -166,16 +166,18 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True)
       ranks: ranks that ``x`` may have: 4 for images, 5 for videos ``[n t h w c]``.
       lower: give it the classifier in the form the backend runs fastest. Methods whose rules must see the classifier's
         own primitives say no.
+      judged: whether an image whose logits or score are NaN has a map of NaN. Methods that look at a layer only, and
+        evaluate nothing behind it, say no.
     """
     if fn is None:
-        return functools.partial(method, ranks=ranks, lower=lower)
+        return functools.partial(method, ranks=ranks, lower=lower, judged=judged)
     signature = inspect.signature(fn)
 
     @functools.wraps(fn)
     def body(f: Any, x: Any, target: Any, **options: Any) -> Any:
         fast = lowered(classifiers.guarded(f, x)) if lower else lowered(f)
         out = fn(fast if lower else classifiers.announced(f, x), x, target, **options)
-        return _honest(out, fast, x, target)
+        return _honest(out, fast, x, target) if judged else out
 
     @functools.wraps(fn)
     def public(f: Any, x: Any, target: Any = None, **options: Any) -> Any:

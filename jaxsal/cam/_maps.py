@@ -79,6 +79,12 @@ def output_shape(size: str | tuple[int, ...], maps: Any, x: Any) -> tuple[int, .
     return x.shape[1:-1][-(maps.ndim - 1) :] if size == "image" else maps.shape[1:]
 
 
+def unless_broken(maps: Any, values: Any) -> Any:
+    """Maps ``[n *spatial]``, and NaN for images whose activations are: comparisons and signs make numbers of NaN."""
+    broken = jnp.isnan(values).any(tuple(range(1, values.ndim)))
+    return jnp.where(broken.reshape(-1, *[1] * (maps.ndim - 1)), jnp.asarray(jnp.nan, maps.dtype), maps)
+
+
 def mean_over_layers(
     weigh: Callable[[str], Any],
     f: Any,

@@ -11,7 +11,7 @@ from jaxsal.cam._maps import Layer, Maps, Size, activations, activations_and_gra
 from jaxsal.cam._principal import aligned, principal_map
 
 
-@method
+@method(judged=False)
 def eigen_cam(
     f: Classifier,
     x: Images,
@@ -124,7 +124,7 @@ def eigen_grad_cam(
     return mean_over_layers(weigh, f, x, layer, size, normalize, centered if relu is None else relu)
 
 
-@method
+@method(judged=False)
 def eigen_salience(
     f: Classifier,
     x: Images,
@@ -163,7 +163,7 @@ def _salience(f: Any, x: Any) -> Callable[[str], Any]:
     return lambda name: activations(f, x, name)[1].mean(-1)
 
 
-@method
+@method(judged=False)
 def eigen_fused(
     f: Classifier,
     x: Images,

@@ -7,10 +7,10 @@ from typing import Any
 from jaxsal import _checks
 from jaxsal._method import method
 from jaxsal._types import Array, Classifier, Float, Images, TargetLike, Videos
-from jaxsal.cam._maps import Layer, Size, activations, cells, mean_over_layers
+from jaxsal.cam._maps import Layer, Size, activations, cells, mean_over_layers, unless_broken
 
 
-@method(ranks=(4, 5))
+@method(ranks=(4, 5), judged=False)
 def fem(
     f: Classifier,
     x: Images | Videos,
@@ -58,9 +58,8 @@ def fem(
     def weigh(name: str) -> Any:
         values = activations(f, x, name)[1]
         strong = _strong(values, K, comparison)
-        if weighting == "mean":
-            return (values.mean(cells(values), keepdims=True) * strong).sum(-1)
-        return (strong.mean(cells(values), keepdims=True) * values).sum(-1)
+        weights, cast = (values, strong) if weighting == "mean" else (strong, values)
+        return unless_broken((weights.mean(cells(values), keepdims=True) * cast).sum(-1), values)
 
     positive = weighting == "fraction"
     return mean_over_layers(weigh, f, x, layer, size, normalize, positive, reach=None, ranks=(4, 5))

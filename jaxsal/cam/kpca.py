@@ -17,7 +17,7 @@ from jaxsal.cam._principal import aligned, eigenpair, gram, rescaled
 _EPS = float(jnp.finfo(jnp.float32).eps)
 
 
-@method
+@method(judged=False)
 def kpca_cam(
     f: Classifier,
     x: Images,

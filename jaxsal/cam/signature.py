@@ -13,11 +13,11 @@ from jaxsal._checks import message
 from jaxsal._dct import dct, gaussian_blur
 from jaxsal._method import compiled, method
 from jaxsal._types import Array, Classifier, Float, Heatmaps, Images, TargetLike, Videos
-from jaxsal.cam._maps import Layer, Size, activations, finish, mean_over_layers, unit
+from jaxsal.cam._maps import Layer, Size, activations, finish, mean_over_layers, unit, unless_broken
 from jaxsal.cam.bilateral import bilateral_filter
 
 
-@method(ranks=(4, 5))
+@method(ranks=(4, 5), judged=False)
 def signature(
     f: Classifier,
     x: Images | Videos,
@@ -77,7 +77,8 @@ def signature(
         values = activations(f, x, name)[1]
         spatial = tuple(range(values.ndim - 3 if per_frame else 1, values.ndim - 1))
         maps = (reconstruction(values, spatial, tolerance, norm) ** 2).mean(-1)
-        return _filtered(maps, spatial, radius, sigma_color, sigma_space) if radius else maps
+        maps = _filtered(maps, spatial, radius, sigma_color, sigma_space) if radius else maps
+        return unless_broken(maps, values)
 
     return mean_over_layers(weigh, f, x, layer, size, normalize, reach=None, ranks=(4, 5), frames=per_frame)
 

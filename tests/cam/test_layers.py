@@ -310,7 +310,7 @@ def test_numbers():
     assert resolve_layers(f, x, [0, "late", -1]) == resolve_layers(f, x, (0, "late", -1)) == ["early", "late", "late"]
     with pytest.raises(ValueError, match=r"number of the layer: got 2, expected -2 \(early\) to 1 \(late\)"):
         js.grad_cam(f, x, 1, layer=2)
-    with pytest.raises(ValueError, match=r"layer: got \[\], expected one layer at least"):
+    with pytest.raises(ValueError, match=r"layer: got \(\), expected one layer at least"):
         js.grad_cam(f, x, 1, layer=[])
     with pytest.raises(TypeError, match=r"layer: got True, .*a name .*a number, or a list"):
         resolve_layers(f, x, [True])
