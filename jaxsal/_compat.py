@@ -167,7 +167,7 @@ def dtype(var: Any) -> Any:
     return var.aval.dtype
 
 
-def like(x: Any, shape: tuple[int, ...] | None = None) -> jax.ShapeDtypeStruct:
+def like(x: Any, shape: tuple[Any, ...] | None = None) -> Any:
     """The type of an array, perhaps with another shape; how it is spread over devices stays."""
     kind = jax.typeof(x)
     more = {"manual_axis_type": kind.manual_axis_type} if hasattr(kind, "manual_axis_type") else {}
