@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from contracts import Contract
 from nets import images, tiny
-from test_contracts import LONG, SETTINGS
+from test_contracts import SETTINGS
 
 from jaxsal.methods import METHODS
 
-# One of each family in every run, the others with the slow tests.
+# One of each family in every run, the others by hand: pytest -m deep.
 FAMILIES = ("gradient", "integrated_gradients", "grad_cam")
 F, X = tiny(width=4), images(2, 8)
 
@@ -32,9 +32,9 @@ def plainly(name):
 def cases():
     for name in METHODS:
         for mode in modes.MODES:
-            # Op by op is slow, and part of the contract of every method; what compiles for long is run by hand.
-            by_hand = name in LONG or mode is modes.disable_jit
-            marks = pytest.mark.deep if by_hand else () if name in FAMILIES else pytest.mark.slow
+            # Op by op is slow, and part of the contract of every method; most methods are run by hand.
+            by_hand = name not in FAMILIES or mode is modes.disable_jit
+            marks = pytest.mark.deep if by_hand else ()
             yield pytest.param(name, mode, id=f"{name}-{mode.__name__}", marks=marks)
 
 

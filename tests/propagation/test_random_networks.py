@@ -15,8 +15,9 @@ from random_networks import DECONVNET, FAMILIES, GUIDED, draw
 import jaxsal as js
 
 RULES = js.propagation.rules
-COUNT, DEFAULT = 75, 4  # networks of each kind, and how many of them are in the default run
-SEEDS = [seed if seed < DEFAULT else pytest.param(seed, marks=pytest.mark.slow) for seed in range(COUNT)]
+COUNT, DEFAULT, SLOW = 75, 4, 15  # networks of each kind; in the default run; with the slow tests. The rest is deep.
+MARKS = [[] if seed < DEFAULT else [pytest.mark.slow if seed < SLOW else pytest.mark.deep] for seed in range(COUNT)]
+SEEDS = [pytest.param(seed, marks=marks) for seed, marks in enumerate(MARKS)]
 TOLERANCE = 1e-6  # of the largest number that should be there; in float64
 STABILISED = 1e-4  # likewise, where stabilisers of 1e-6 stand at other places of the same function
 REFUSED = ("'select_n'",)  # DeepLIFT: a branch taken by a value of the image
