@@ -60,13 +60,14 @@ class _Plan:
             if make is not None and any(plan.count for plan in bodies):
                 self.count += sum(plan.count for plan in bodies)
                 self._inner[node] = make(node, bodies)
+        # Calls that keep the derivative they have: of those inside each other, the outermost.
+        self._kept = {s.start: s for s in reversed(program.spans) if not self._enters(s)}
 
     def __call__(self, env: Mapping[int, Any]) -> list[Any]:
         """The outputs, from the arguments, the constants and what follows from them alone."""
         env, program, index = dict(env), self.program, 0
         while index < len(program.nodes):
-            span = next((s for s in program.spans if s.start == index and not self._enters(s)), None)
-            if span is not None:
+            if (span := self._kept.get(index)) is not None:
                 env.update(zip(span.outputs, c.bind(span.eqn, [env[i] for i in span.inputs])))
                 index = span.stop
                 continue

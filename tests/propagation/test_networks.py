@@ -380,3 +380,55 @@ def test_integers_are_named():
     for method in (js.lrp, js.deep_taylor, js.excitation_backprop, js.deeplift):
         with pytest.raises(TypeError, match=r"test_networks.py.*quantised"):
             method(f, images(), 1)
+
+
+# What a normalisation is, and what is none.
+
+SHIFTS = {
+    "added": lambda y, m: y + m,
+    "half of it taken away": lambda y, m: y - 0.5 * m,
+    "the sum taken away": lambda y, m: y - 16 * m,
+    "taken away": lambda y, m: y - m,
+    "taken away, scaled": lambda y, m: 3.0 * y - m / 4 * 12,
+    "taken away, turned round": lambda y, m: m - y,
+}
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_centred_or_not(name):
+    """Over a scale of its own, what was centred passes relevance on as a whole; other sums are sums behind the scale."""
+    y, w = draw(1, 1, 4, 4, 3), draw(2, 48, 2)
+    sums = lambda y: SHIFTS[name](y, y.mean((1, 2), keepdims=True))  # noqa: E731
+    scale = lambda y: jnp.sqrt(y.var((1, 2), keepdims=True) + 1e-3)  # noqa: E731
+    table = composites.zero()
+    got = js.lrp(lambda y: row(sums(y) / scale(y)) @ w, y, 1, composite=table)
+    behind = js.lrp(lambda c: row(c) @ w, sums(y) / scale(y), 1, composite=table)
+    want = behind if name.startswith("taken away") else y * jax.vjp(sums, y)[1](behind / sums(y))[0]
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+    if not name.startswith("taken away"):
+        assert np.abs(want - behind).max() > 0.01 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_first_argument_can_be_a_kernel(dtype):
+    """Of a network whose very first parameter is a kernel with a scale behind it, in narrow floats too."""
+    kernel, scale = draw(1, 3, 3, 3, 4), draw(2, 4) * 3
+    f = lambda p, x: jax.nn.relu(conv(x, p[0]) * p[1]).mean((1, 2)) @ draw(3, 4, 3).astype(x.dtype)  # noqa: E731
+    x = draw(4, 1, 5, 5, 3)
+    want = js.lrp(js.classifiers.wrap(f, [kernel, scale]), x, 1, composite="epsilon")
+    narrow = [kernel.astype(dtype), scale.astype(dtype)]
+    got = js.lrp(js.classifiers.wrap(f, narrow), x.astype(dtype), 1, composite="epsilon")
+    np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.03 * np.abs(want).max())
+
+
+def test_a_kernel_made_of_the_image():
+    """A convolution of a constant with what comes from the image is linear too; scales are none of its kernel's."""
+    signal = draw(1, 1, 8, 8, 3)
+
+    def f(x):  # [h w i o], of the image
+        kernel = x[0, :3, :3, :, None] * jnp.ones((1, 1, 1, 2))
+        return (conv(signal, kernel) * draw(2, 2)).mean((1, 2))
+
+    x = draw(3, 1, 4, 4, 3)
+    want = js.input_x_gradient(f, x, 1)
+    np.testing.assert_allclose(js.lrp(f, x, 1, composite="zero", seed="logit"), want, atol=1e-4 * np.abs(want).max())

@@ -36,7 +36,8 @@ import jax.numpy as jnp
 from jaxsal import _compat as c
 from jaxsal._checks import message
 from jaxsal.propagation.program.elementwise import ELEMENTWISE
-from jaxsal.propagation.program.reading import MAXIMA, MOVEMENT, POOLS, SUMS, Reading, read
+from jaxsal.propagation.program.primitives import MAXIMA, MOVEMENT, POOLS, SUMS
+from jaxsal.propagation.program.reading import Reading, read
 from jaxsal.propagation.program.trace import Env, Node, Program, evaluate, run
 from jaxsal.propagation.program.walk import backward
 from jaxsal.tracing.lowering import lowered

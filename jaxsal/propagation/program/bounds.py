@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxsal import _compat as c
 from jaxsal._checks import message
-from jaxsal.propagation.program.reading import MAXIMA, MOVEMENT, POOLS
+from jaxsal.propagation.program.primitives import MAXIMA, MOVEMENT, POOLS
 from jaxsal.propagation.program.trace import Env, Node, Program
 
 _RISING = c.named("exp", "exp2", "expm1", "tanh", "logistic", "erf", "cbrt", "atan", "asinh", "sinh", "sign")

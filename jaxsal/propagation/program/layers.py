@@ -104,7 +104,8 @@ class Affine:
         """``W x``, as it was computed."""
         product = self._env[self._layer.node.outputs[0]]
         if self._narrow:  # a sum and its terms must agree better than narrow floats do
-            product = self._product(self.x, wide(self._env[self._layer.kernel]) if self._layer.kernel else self.kernel)
+            own = self._layer.kernel
+            product = self._product(self.x, self.kernel if own is None else wide(self._env[own]))
         return self._layer.chain(wide(product), self._env, bias=False, scale=True)
 
     def apply(self, x: Any, kernel: Any) -> Any:
@@ -161,7 +162,11 @@ def find_layer(program: Program, node: Node, number: int, nonnegative: bool, fun
     kernel = next((i for i in node.inputs if i != number), None)
     if kernel is None:
         return Layer(program, node, (), (), number, None, node.outputs[0], nonnegative)
-    axes = _convolution_axes(node) if node.primitive is c.conv_general_dilated_p else _product_axes(node, kernel)
+    axes: Axes = (None,) * len(program.shape(node.outputs[0]))  # of an image in the place of the kernel
+    if node.primitive is not c.conv_general_dilated_p:
+        axes = _product_axes(node, kernel)
+    elif kernel == node.inputs[1]:
+        axes = _convolution_axes(node)
     steps: list[Node] = []
     tried: list[Node] = []
     seen: list[Axes] = []
