@@ -13,7 +13,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 
 from jaxsal import _compat as c
 from jaxsal.propagation.program.trace import Env, Node, Program
@@ -21,6 +20,15 @@ from jaxsal.propagation.program.trace import Env, Node, Program
 
 def _power(x: Any, y: Any) -> Any:
     return np.power(np.asarray(x, float), y)
+
+
+def _special(name: str) -> Callable:
+    def evaluate(x: Any) -> Any:
+        import scipy.special  # which is slow to import
+
+        return getattr(scipy.special, name)(x)
+
+    return evaluate
 
 
 def _converted(x: Any, new_dtype: Any) -> Any:
@@ -52,9 +60,9 @@ _NUMPY: dict[str, Callable] = {
     "expm1": np.expm1,
     "log": np.log,
     "log1p": np.log1p,
-    "logistic": scipy.special.expit,
-    "erf": scipy.special.erf,
-    "erfc": scipy.special.erfc,
+    "logistic": _special("expit"),
+    "erf": _special("erf"),
+    "erfc": _special("erfc"),
     "sqrt": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "cbrt": np.cbrt,

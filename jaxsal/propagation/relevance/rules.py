@@ -194,7 +194,8 @@ class AlphaBeta:
         ]
         if self.absent == "shared":
             (above, below), (plus, minus) = ([_sum(layer, t, c, bias) for t, c, _ in sides], (self.alpha, -self.beta))
-            factors = jnp.where(below == 0, 1.0, plus), jnp.where(above == 0, 1.0, minus)
+            whole = jnp.where(below == 0, 1.0, jnp.where(above == 0, 0.0, plus))  # of the positive side
+            factors = whole, jnp.where(below == 0, 0.0, jnp.where(above == 0, 1.0, minus))
             sides = [(terms, c, factor) for (terms, c, _), factor in zip(sides, factors)]
         else:
             sides = [side for side in sides if side[2]]
