@@ -1,5 +1,6 @@
 """jaxsal: why did the classifier say that? Saliency and attribution for any JAX function."""
 
+from jaxsal._config import config as config
 from jaxsal import classifiers as classifiers
 from jaxsal import evaluation as evaluation
 from jaxsal import features as features

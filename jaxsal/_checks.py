@@ -1,7 +1,8 @@
 """Input checks, all in one voice: what is wrong, what was got, what was expected, what to do.
 
 Shapes and types are checked always, since they are known even inside ``jax.jit``. Values (NaN, a class out of range)
-are checked where they can be read: not on tracers, not on arrays spread over several hosts.
+are checked where they are at hand: of NumPy arrays, and of arrays on devices if ``js.config.check_values`` asks for it,
+for that waits until they are computed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxsal._config import config
 
 
 def message(what: str, got: Any, expected: str, hint: str = "") -> str:
@@ -50,12 +53,17 @@ def readable(array: Any) -> bool:
     return not isinstance(array, jax.Array) or array.is_fully_addressable
 
 
+def at_hand(array: Any) -> bool:
+    """Whether the values of ``array`` can be looked at without waiting for a device, or it was asked to wait."""
+    return isinstance(array, np.ndarray | np.generic) or (config.check_values and readable(array))
+
+
 def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,)) -> jax.Array:
     """Check a batch of images ``float[n h w c]`` and return it as a JAX array; of videos too if ``ranks`` has a 5.
 
     Raises:
       TypeError: not an array of floating-point numbers.
-      ValueError: of another rank, an empty axis, or NaN/infinite values.
+      ValueError: of another rank, an empty axis; NaN or infinite values, if they are at hand.
     """
     if not isinstance(x, jax.Array | np.ndarray):
         raise TypeError(message(what, type(x).__name__, "an array float[n h w c]", "See js.images.read."))
@@ -70,13 +78,16 @@ def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,)) -> jax.A
     if x.ndim == 4 and all(isinstance(s, int) for s in x.shape) and x.shape[1] <= 4 < x.shape[3]:
         hint = "This looks like channels-first; then use x.transpose(0, 2, 3, 1)."
         warnings.warn(message(what, f"shape {tuple(x.shape)}", "[n h w c], channels last", hint), stacklevel=4)
-    finite(x, what)
+    if at_hand(x):
+        finite(x, what)
     return jnp.asarray(x)
 
 
 def finite(x: Any, what: str) -> None:
     """Raise ``ValueError`` if ``x`` can be read and holds NaN or infinity."""
     if not readable(x):
+        return
+    if isinstance(x, np.ndarray) and np.isfinite(x.sum()):  # quick, and enough but for numbers near the largest
         return
     with jax.ensure_compile_time_eval():  # a known array, perhaps inside somebody's jit
         bad = int((~jnp.isfinite(x)).sum())

@@ -8,8 +8,10 @@ method compiles once for a classifier's structure, image shape and options, neve
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
@@ -21,6 +23,26 @@ from jaxsal import _checks, _compat, classifiers, targets
 from jaxsal._checks import message
 from jaxsal._types import TargetLike
 from jaxsal.tracing.lowering import lowered
+from jaxsal.tracing.once import Traced
+
+class _Given(threading.local):
+    """The targets of the calls under way, as they were given: inside the program their classes have no values."""
+
+    def __init__(self) -> None:
+        self.targets: list[targets.Target] = []
+
+
+_given = _Given()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    """What a method gives, and how many classes there were: known to a program, however long ago it was traced."""
+
+    value: Any
+    num_classes: int = dataclasses.field(metadata={"static": True})
+
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -114,21 +136,13 @@ def _can_hash(leaf: Any) -> bool:
     return True
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _logits(arrays: list[Any], x: Any, static: tuple[Any, ...]) -> Any:
-    return combine(arrays, static)(x)
-
-
 def num_classes(f: Any, x: Any) -> int:
-    """How many logits ``f`` gives for ``x``; traced once a structure and shape, never computed.
+    """How many logits ``f`` gives for ``x``, which is never computed.
 
     Raises:
       ValueError: ``f(x)`` is not one array ``[n k]``.
     """
-    arrays, static = partition(f)
-    # JAX's own cache of traces remembers the answer: it is bounded, and jax.clear_caches() empties it.
-    out = _logits.eval_shape(*jax.tree.map(_compat.like, (arrays, x)), _hashable(static))
-    leaves = jax.tree.leaves(out)
+    leaves = jax.tree.leaves(jax.eval_shape(lambda f, x: f(x), f, x))
     if len(leaves) != 1 or len(leaves[0].shape) != 2 or leaves[0].shape[0] != x.shape[0]:
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)
         hint = "js.classifiers.wrap makes a classifier of most things."
@@ -175,9 +189,16 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True,
 
     @functools.wraps(fn)
     def body(f: Any, x: Any, target: Any, **options: Any) -> Any:
-        fast = lowered(classifiers.guarded(f, x)) if lower else lowered(f)
-        out = fn(fast if lower else classifiers.announced(f, x), x, target, **options)
-        return _honest(out, fast, x, target) if judged else out
+        model = Traced(f)
+        count = num_classes(model, x)
+        targets.check(_given.targets[-1], count)
+        if lower:
+            fast = lowered(classifiers.guarded(model, x))
+            out = fn(fast, x, target, **options)
+        else:
+            classifiers.announce(f, model, x)
+            fast, out = lowered(model), fn(model, x, target, **options)
+        return _Answer(_honest(out, fast if judged else None, x, target), count)
 
     @functools.wraps(fn)
     def public(f: Any, x: Any, target: Any = None, **options: Any) -> Any:
@@ -196,9 +217,14 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True,
                 _checks.positive(name, value)
         x = _checks.images(x, ranks=ranks)
         f = classifier(f, x)
-        labels = getattr(f, "labels", None)
-        score = targets.fit(targets.resolve(target), x.shape[0], num_classes(f, x), labels)
-        return compiled(body, f, x, score, **options)
+        score = targets.fit(targets.resolve(target), x.shape[0], getattr(f, "labels", None))
+        _given.targets.append(score)
+        try:
+            answer = compiled(body, f, x, score, **options)
+        finally:
+            _given.targets.pop()
+        targets.check(score, answer.num_classes)  # for a program that was compiled before
+        return answer.value
 
     public.__signature__ = signature  # type: ignore[attr-defined]
     return public
@@ -212,15 +238,17 @@ def _numbers(option: Any) -> Any:
 
 
 def _honest(out: Any, f: Any, x: Any, target: Any) -> Any:
-    """A map, and NaN where the classifier or the score is NaN for an image: weights broken, a class out of range.
+    """A map, and NaN for an image with numbers that are not finite, or whose logits or score (of ``f``) are NaN.
 
-    Derivatives of ReLUs, thresholds and extremes would make numbers of it. Where the method evaluates ``f(x)`` itself,
-    the compiler sees that it is the same.
+    Derivatives of ReLUs, thresholds and extremes would make numbers of broken weights and of classes that do not exist.
+    Where the method evaluates ``f(x)`` itself, the compiler sees that it is the same.
     """
     if not isinstance(out, jax.Array | tuple):
         return out  # such as a path, which says itself how each image fared
-    logits = jax.lax.stop_gradient(f(x))
-    bad = jnp.isnan(logits).any(-1) | jnp.isnan(target(logits).astype(jnp.float32))
+    bad = ~jnp.isfinite(x).all(tuple(range(1, x.ndim)))
+    if f is not None:
+        logits = jax.lax.stop_gradient(f(x))
+        bad |= jnp.isnan(logits).any(-1) | jnp.isnan(target(logits).astype(jnp.float32))
 
     def marked(values: Any) -> Any:
         if not jnp.issubdtype(values.dtype, jnp.floating) or values.shape[:1] != bad.shape:

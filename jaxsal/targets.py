@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsal._checks import message, readable
+from jaxsal._checks import at_hand, message
 from jaxsal._labels import find
 from jaxsal._types import Logits, ScoreFunction, Scores, TargetLike
 
@@ -164,9 +164,10 @@ def _classes(target: Any) -> tuple[Any, int | None]:
     if target.dtype.kind == "U":
         return (str(target) if target.ndim == 0 else tuple(map(str, target.ravel()))), None
     if jnp.issubdtype(target.dtype, jnp.integer) and target.ndim < 2:
-        if readable(target) and target.size and not -(2**31) <= int(target.min()) <= int(target.max()) < 2**31:
-            raise ValueError(message("target", f"class {int(target.max())}", "a class number"))
-        return jnp.asarray(target).astype(jnp.int32), None
+        if target.dtype.itemsize > 4 and at_hand(target) and target.size:
+            if not -(2**31) <= int(target.min()) <= int(target.max()) < 2**31:
+                raise ValueError(message("target", f"class {int(target.max())}", "a class number"))
+        return target if target.dtype == np.int32 else target.astype(np.int32), None
     real = any(jnp.issubdtype(target.dtype, kind) for kind in (jnp.integer, jnp.floating, jnp.bool_))
     if not real or target.ndim == 0:
         raise TypeError(message("target", f"dtype {target.dtype}", f"integers: {_EXPECTED}"))
@@ -174,7 +175,7 @@ def _classes(target: Any) -> tuple[Any, int | None]:
         raise ValueError(
             message("target", f"shape {target.shape}", "a class, or one an image: int[n] or vectors [n k]")
         )
-    if readable(target):
+    if at_hand(target):
         _check_vectors(np.asarray(target).astype(np.float64))
     return jnp.argmax(jnp.asarray(target), axis=-1).astype(jnp.int32), target.shape[-1]
 
@@ -225,35 +226,44 @@ def resolve(target: TargetLike) -> Target:
     return logit(target)
 
 
-def fit(target: Target, num_images: Any, num_classes: int, labels: Sequence[str] | None = None) -> Target:
-    """The target for so many images and classes, its names looked up.
+def fit(target: Target, num_images: Any, labels: Sequence[str] | None = None) -> Target:
+    """The target for so many images, its names looked up.
 
     Raises:
-      ValueError: a class that can be read is out of range, or there is not one an image; no such name; vectors of
-        another number of classes; a contrast of a single logit.
+      ValueError: there is not one class an image; no such name.
     """
-    if target.width not in (None, num_classes):
-        raise ValueError(message("target", f"vectors of {target.width}", f"one number a class: {num_classes}"))
-    if target.kind == "contrast" and num_classes == 1:
-        hint = "A single logit is itself the contrast of yes and no."
-        raise ValueError(message("target", "a contrast", "two classes, but the classifier has one logit", hint))
 
     def settle(classes: Any) -> Any:
         if classes is None:
             return None
         if _is_name(classes):
             names = [classes] if isinstance(classes, str) else classes
-            found = [find(name, labels, num_classes) for name in names]
-            classes = jnp.asarray(found[0] if isinstance(classes, str) else found, jnp.int32)
+            found = [find(name, labels) for name in names]
+            classes = np.asarray(found[0] if isinstance(classes, str) else found, np.int32)
         if classes.shape == (1,):
             classes = classes[0]
         if classes.ndim == 1 and classes.shape[0] != num_images:
             raise ValueError(message("target", f"{classes.shape[0]} classes", f"1 or {num_images} (one an image)"))
-        if readable(classes) and classes.size:
-            _check_range(np.asarray(classes), num_classes)
         return classes
 
     return dataclasses.replace(target, classes=tuple(map(settle, target.classes)))
+
+
+def check(target: Target, num_classes: int) -> None:
+    """Check a fitted target for so many classes.
+
+    Raises:
+      ValueError: a class is out of range (where it is a number, or on the host); vectors of another number of classes; a
+        contrast of a single logit.
+    """
+    if target.width not in (None, num_classes):
+        raise ValueError(message("target", f"vectors of {target.width}", f"one number a class: {num_classes}"))
+    if target.kind == "contrast" and num_classes == 1:
+        hint = "A single logit is itself the contrast of yes and no."
+        raise ValueError(message("target", "a contrast", "two classes, but the classifier has one logit", hint))
+    for classes in target.classes:
+        if at_hand(classes) and classes.size:
+            _check_range(np.asarray(classes), num_classes)
 
 
 def _check_range(classes: np.ndarray, num_classes: int) -> None:

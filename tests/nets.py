@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,7 @@ def conv(x, kernel, stride=1):
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=dims)
 
 
+@functools.cache
 def tiny(seed=0, classes=4, width=6, dtype=jnp.float32, smooth=False):
     k = jax.random.split(jax.random.key(seed), 4)
     net = Tiny(
@@ -55,5 +57,6 @@ def tiny(seed=0, classes=4, width=6, dtype=jnp.float32, smooth=False):
     return jax.tree.map(lambda p: p.astype(dtype), net)
 
 
+@functools.cache
 def images(n=2, size=12, seed=1, dtype=jnp.float32):
     return jax.random.uniform(jax.random.key(seed), (n, size, size, 3)).astype(dtype)

@@ -132,6 +132,8 @@ def test_compare_shows_each_method_and_says_which_cannot_run(tmp_path, photo, ca
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.computes
+@pytest.mark.slow
 def test_demo_measures_against_the_truth(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path), "--seed", "1"]) == 0
     figures = sorted(p.name for p in tmp_path.glob("*.png"))

@@ -59,6 +59,8 @@ def test_no_weights_in_the_program():
         assert 'dense<"0x' not in text and len(text) < 30_000
 
 
+@pytest.mark.computes
+@pytest.mark.slow
 def test_nothing_is_kept_of_classifiers_that_are_gone():
     def live():
         gc.collect()

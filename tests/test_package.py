@@ -28,6 +28,8 @@ print(took, sorted(heavy))
     assert heavy.strip() == "[]"
 
 
+@pytest.mark.computes
+@pytest.mark.slow
 def test_ten_lines_of_the_readme(tmp_path, monkeypatch):
     block = re.search(r"## Ten lines\n\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,7 @@ from jaxsal._types import Classifier
 from jaxsal.classifiers import blackbox, functions
 from jaxsal.classifiers._calls import no_variables
 from jaxsal.classifiers._notices import WITHOUT_GRADIENTS as WITHOUT_GRADIENTS
-from jaxsal.classifiers._notices import announced as announced
+from jaxsal.classifiers._notices import announce as announce
 from jaxsal.classifiers._notices import guarded as guarded
 from jaxsal.classifiers._static import Live, is_array, is_leaf
 from jaxsal.classifiers._taps import Tapper

@@ -17,6 +17,7 @@ import numpy as np
 from jaxsal import _compat as c
 from jaxsal._checks import message
 from jaxsal.classifiers._origins import Frame, origin
+from jaxsal.tracing.once import program
 from jaxsal.tracing.rewrite import Path, Values, interpret
 
 WITHOUT_GRADIENTS = "occlusion, rise, lime, kernel_shap, shapley"
@@ -70,7 +71,7 @@ def guarded(f: Any, x: Any) -> Any:
     Decided from the traced program: one that ends in softmax or sigmoid; one without a way from the images to the
     logits that has a derivative, for integer arithmetic or rounding is in between.
     """
-    closed = _trace(f, x)
+    closed, _ = program(f, x)
     ending = _ending(closed.jaxpr)
     if ending is not None:
         return Guarded(f, ending, False)
@@ -78,15 +79,20 @@ def guarded(f: Any, x: Any) -> Any:
     return f if step is None else Guarded(f, step, True)
 
 
-def announced(f: Any, x: Any) -> Any:
-    """``f``, after having said at once what ``guarded`` would say: for methods that follow a program backwards."""
+def announce(f: Any, traced: Any, x: Any) -> None:
+    """Say at once what ``guarded`` would say, or refuse a black box: for methods that follow a program backwards.
+
+    Args:
+      f: the classifier.
+      traced: the same, traced once.
+      x: images.
+    """
     refuse = getattr(getattr(f, "network", None), "refuse", None)
     if refuse is not None:  # a black box
         refuse()
-    known = guarded(f, x)
+    known = guarded(traced, x)
     if isinstance(known, Guarded):
         warn(known.text)
-    return f
 
 
 @jax.tree_util.register_dataclass
@@ -112,15 +118,8 @@ class Guarded:
         """The value of ``f``."""
         if not self.stepped:
             return _noticed(lambda z: z, self.text)(self.f(x))
-        closed = _trace(self.f, x)
+        closed, _ = program(self.f, x)
         return interpret(closed.jaxpr, closed.consts, [x], _Steps(self.text), {})[0][0]
-
-
-def _trace(f: Any, x: Any) -> c.ClosedJaxpr:
-    def run(x: Any) -> Any:  # f itself need not be hashable
-        return f(x)
-
-    return jax.make_jaxpr(run)(x)
 
 
 def _noticed(fn: Callable, text: str) -> Callable:
@@ -233,7 +232,7 @@ def _is_integer(dtype: Any) -> bool:
 def _is_flat(f: Any, x: Any) -> bool:
     """Whether the derivative of ``f`` is zero by JAX's own rules: its program does not look at the tangent."""
     try:
-        closed = _trace(lambda xt: jax.jvp(f, xt[:1], xt[1:])[1], (x, x))
+        closed = program(lambda xt: jax.jvp(f, xt[:1], xt[1:])[1], (x, x))[0]
     except Exception:  # there is none: who asks for it will be told why
         return False
     return not _reaches(closed.jaxpr, closed.jaxpr.invars[1])

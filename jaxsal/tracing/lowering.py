@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsal import _compat as c
+from jaxsal.tracing.once import Traced, program
 from jaxsal.tracing.rewrite import Path, Values, interpret
 
 _MAX_WINDOW = 16  # cells; larger windows gain nothing from being unrolled
@@ -35,16 +36,21 @@ class Lowered:
         """That of ``f``."""
         return getattr(self.f, "cam_layer", None)
 
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Those of ``f``."""
+        return getattr(self.f, "labels", None)
+
     def __call__(self, *args: Any) -> Any:
         """The value of ``f``, to rounding."""
-        closed, shape = jax.make_jaxpr(self.f, return_shape=True)(*args)
+        closed, structure = program(self.f, *args)
         outs, _ = interpret(closed.jaxpr, closed.consts, jax.tree.leaves(args), _Lowering(), {})
-        return jax.tree.unflatten(jax.tree.structure(shape), outs)
+        return jax.tree.unflatten(structure, outs)
 
 
 def lowered(f: Any) -> Any:
-    """``f`` in the form that suits the default backend: rewritten on CPU, as it is elsewhere."""
-    return Lowered(f) if jax.default_backend() == "cpu" else f
+    """``f`` in the form that suits the default backend, traced once: rewritten on CPU, as it is elsewhere."""
+    return Traced(Lowered(f) if jax.default_backend() == "cpu" else f)
 
 
 @dataclasses.dataclass

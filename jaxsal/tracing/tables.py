@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxsal import _compat as c
 from jaxsal._checks import message
+from jaxsal.tracing.once import program
 from jaxsal.tracing.rewrite import Path, Values, interpret
 
 Rule: TypeAlias = Callable[["Site", list[Any], list[Any], list[Any]], Sequence[Any]]
@@ -187,10 +188,10 @@ class Rerouted:
         return jax.eval_shape(lambda *args: jnp.zeros(self._evaluate(*args)[1]), *args).shape[0]
 
     def _evaluate(self, *args: Any) -> tuple[Any, int]:
-        closed, shape = jax.make_jaxpr(self.f, return_shape=True)(*args)
+        closed, structure = program(self.f, *args)
         visitor = _TableVisitor(self.table)
         outs, _ = interpret(closed.jaxpr, closed.consts, jax.tree.leaves(args), visitor, {})
-        return jax.tree.unflatten(jax.tree.structure(shape), outs), visitor.changes
+        return jax.tree.unflatten(structure, outs), visitor.changes
 
 
 @functools.singledispatch

@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jaxsal import _compat as c
 from jaxsal._checks import message, nearest
+from jaxsal.tracing.once import program
 from jaxsal.tracing.rewrite import Path, Values, interpret
 
 
@@ -90,11 +91,6 @@ class _TapVisitor:
         return [out], {path: out} if path in self.read else {}
 
 
-def _trace(f: Callable, args: tuple) -> tuple[c.ClosedJaxpr, Any]:
-    closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-    return closed, jax.tree.structure(shape)
-
-
 def _lookup(found: list[_Tap], names: Iterable[str]) -> dict[str, _Tap]:
     table = {t.name: t for t in found}
     for name in names:
@@ -131,7 +127,7 @@ def tapped(
     write, add = dict(write or {}), dict(add or {})
 
     def run(*args: Any) -> tuple[Any, dict[str, Any]]:
-        closed, tree = _trace(f, args)
+        closed, tree = program(f, *args)
         table = _lookup(_find(closed.jaxpr), [*read, *write, *add])
         fed: Values = {}
         for name, value in [*write.items(), *add.items()]:
@@ -160,7 +156,7 @@ def taps(f: Callable, *args: Any) -> dict[str, jax.ShapeDtypeStruct]:
     Returns:
       Names with shapes and dtypes.
     """
-    return {t.name: t.shape for t in _find(_trace(f, args)[0].jaxpr) if t.readable}
+    return {t.name: t.shape for t in _find(program(f, *args)[0].jaxpr) if t.readable}
 
 
 def located(f: Callable, *args: Any, names: Iterable[str] = ()) -> tuple[c.ClosedJaxpr, dict[str, tuple[Path, Any]]]:
@@ -177,7 +173,7 @@ def located(f: Callable, *args: Any, names: Iterable[str] = ()) -> tuple[c.Close
     Raises:
       ValueError: unknown names (the message lists what there is, nearest first).
     """
-    closed, _ = _trace(f, args)
+    closed, _ = program(f, *args)
     found = _find(closed.jaxpr)
     _lookup(found, names)
     return closed, {t.name: (t.path, t.shape) for t in found if t.readable}

@@ -33,6 +33,7 @@ def error(got, want):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.computes
 def test_layer_map(golden, case):
     g = golden(case)
     got = js.grad_cam(g.network, g.x, g.target, layer=g.about["layer"], size="layer", normalize=False)

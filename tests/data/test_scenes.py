@@ -40,6 +40,7 @@ def test_classes_are_all_pairs_of_texture_and_shape():
     assert CLASSES[0] == "striped disc" and CLASSES[-1] == "dotted star"
 
 
+@pytest.mark.computes
 def test_shapes_and_types(many):
     n, m, s = 1500, 3, 96
     expected = {

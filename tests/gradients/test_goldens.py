@@ -32,6 +32,7 @@ def test_attribution(golden, case, name):
 
 
 @pytest.mark.parametrize("case", ["squeezenet1_1_96", *(pytest.param(c, marks=pytest.mark.slow) for c in CASES[1:])])
+@pytest.mark.computes
 def test_integrated_gradients(golden, case):
     """Rounding flips ReLUs and max-pools at some of the 32 points, in captum as in ours, and each flip is a jump.
 
@@ -64,6 +65,8 @@ def relative(got, want):
 
 
 @pytest.mark.parametrize("name", ["horses.jpg", *(slow(name) for name in ("both.png", "owl.jpg", "cat_720p.jpg"))])
+@pytest.mark.computes
+@pytest.mark.slow
 def test_completeness_on_a_real_network(shared_path, name):
     """64 Gauss-Legendre nodes, SqueezeNet 1.1, black baseline: the gap is below 1e-3 of the change of the score.
 

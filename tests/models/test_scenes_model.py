@@ -20,6 +20,8 @@ from jaxsal.models.train_scenes import evaluate, main, save, soft_labels, train
 from jaxsal.models.weights import EMBEDDED
 from jaxsal.tracing.taps import capture
 
+pytestmark = pytest.mark.computes
+
 # Not a key of the training script, which splits key 0.
 UNSEEN = 20_250
 

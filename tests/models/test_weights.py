@@ -39,6 +39,8 @@ def accuracy(f, files, labels, size, chunk=50):
     ("name", "size", "least"),
     [("squeezenet1_1", None, 0.70), pytest.param("mobilenet_v2", 224, 0.75, marks=pytest.mark.slow)],
 )
+@pytest.mark.computes
+@pytest.mark.slow
 def test_imagenet_accuracy(shared_path, name, size, least):
     """Measured: SqueezeNet 72.75 % at 227 px; MobileNetV2 77.5 % at 224 px, 78.5 % at 227 px."""
     f = js.models.load(name, shared_path("data", "weights", f"{name}.safetensors"))

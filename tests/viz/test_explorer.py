@@ -91,6 +91,8 @@ def test_choices_of_the_command_are_those_of_the_paths():
     assert all(features(name)(jnp.ones((1, 48, 48, 3))).num_images == 1 for name in cli.BASES)
 
 
+@pytest.mark.computes
+@pytest.mark.slow
 def test_command(tmp_path, capsys):
     image = tmp_path / "scene.npy"
     np.save(image, np.asarray(js.scenes.generate(jax.random.key(0), 1, size=96).images[0]))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsal import _compat as c
+from jaxsal.tracing import once
 
 Env: TypeAlias = dict[int, Any]
 
@@ -141,9 +142,9 @@ def trace(f: Callable, *args: Any, depends: Sequence[bool]) -> tuple[Program, An
     Returns:
       The program, whose arguments are the leaves of ``args``, and the structure of its output.
     """
-    closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+    closed, structure = once.program(f, *args)
     marks = [mark for arg, mark in zip(args, depends) for _ in jax.tree.leaves(arg)]
-    return flatten(closed.jaxpr, closed.consts, marks), jax.tree.structure(shape)
+    return flatten(closed.jaxpr, closed.consts, marks), structure
 
 
 def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> Program:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsal import _compat as c
+from jaxsal.tracing.once import program
 from jaxsal.tracing.rewrite import Path, Values, interpret
 
 
@@ -20,9 +21,9 @@ def unrolled(f: Callable) -> Callable:
     """``f`` with every ``scan`` written out and every ``cond`` as a selection; the same values."""
 
     def straight(*args: Any) -> Any:
-        closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+        closed, structure = program(f, *args)
         outs, _ = interpret(closed.jaxpr, closed.consts, jax.tree.leaves(args), _Unroll(), {})
-        return jax.tree.unflatten(jax.tree.structure(shape), outs)
+        return jax.tree.unflatten(structure, outs)
 
     return straight
 

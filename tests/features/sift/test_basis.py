@@ -170,6 +170,7 @@ def test_features_smoothed_after_the_cut(basis):
     np.testing.assert_allclose(other((some + zeros(basis)) / 2), (other(some) + other(zeros(basis))) / 2, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_and_time_go_by_the_same_weights(basis):
     """Of the two variants of §4.3.3, by default one: all by the norms, or with equal weights all alike."""
     f, x = js.models.load("scenes"), pictures()
@@ -308,6 +309,7 @@ def test_interventions(basis, name):
     assert np.isfinite(heat).all() and np.ptp(heat[0]) > 0
 
 
+@pytest.mark.slow
 def test_paths_keep_their_axioms(basis):
     f = js.models.load("scenes")
     path = js.ablation_path(f, pictures(), 3, basis=basis, num_masks=5, num_iterations=3)
