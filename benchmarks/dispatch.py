@@ -9,6 +9,7 @@ module; of the same program compiled by hand, given its leaves; the ratio; and t
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -70,12 +71,13 @@ def main() -> None:
     print(f"{args.network}, {len(jax.tree.leaves(wrapped))} leaves, {jax.devices()[0].device_kind}")
     print(f"{'method':26} {'by hand':>8} {'wrapped':>8} {'ratio':>6} {'raw':>8} {'ratio':>6} {'first call':>11}")
     for name in args.methods:
-        method = lambda f, x, c, name=name: js.METHODS[name](f, x, c, **SMALL.get(name, {}))  # noqa: E731
+        method = functools.partial(js.METHODS[name], **SMALL.get(name, {}))
         start = time.perf_counter()
         jax.block_until_ready(method(wrapped, x, 1))
         first = time.perf_counter() - start
         plain = sending(by_hand(method, wrapped, x), args.repeats)
-        ours, bare = (sending(lambda f=f: method(f, x, 1), args.repeats) for f in (wrapped, raw))  # type: ignore[misc]
+        ours = sending(functools.partial(method, wrapped, x, 1), args.repeats)
+        bare = sending(functools.partial(method, raw, x, 1), args.repeats)
         print(
             f"{name:26} {plain:8.2f} {ours:8.2f} {ours / plain:6.1f} {bare:8.2f} {bare / plain:6.1f} {first:10.1f}s",
             flush=True,

@@ -1,6 +1,5 @@
 """jaxsal: why did the classifier say that? Saliency and attribution for any JAX function."""
 
-from jaxsal._config import config as config
 from jaxsal import classifiers as classifiers
 from jaxsal import evaluation as evaluation
 from jaxsal import features as features
@@ -9,6 +8,7 @@ from jaxsal import paths as paths
 from jaxsal import propagation as propagation
 from jaxsal import targets as targets
 from jaxsal import viz as viz
+from jaxsal._config import config as config
 from jaxsal.cam import ablation_cam as ablation_cam
 from jaxsal.cam import cam as cam
 from jaxsal.cam import eigen_cam as eigen_cam

@@ -58,8 +58,14 @@ def at_hand(array: Any) -> bool:
     return isinstance(array, np.ndarray | np.generic) or (config.check_values and readable(array))
 
 
-def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,)) -> jax.Array:
+def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,), wait: bool = False) -> jax.Array:
     """Check a batch of images ``float[n h w c]`` and return it as a JAX array; of videos too if ``ranks`` has a 5.
+
+    Args:
+      x: what was given.
+      what: to call it.
+      ranks: that it may have.
+      wait: look at its values wherever they are: for work on the host, which waits for them anyway.
 
     Raises:
       TypeError: not an array of floating-point numbers.
@@ -78,9 +84,9 @@ def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,)) -> jax.A
     if x.ndim == 4 and all(isinstance(s, int) for s in x.shape) and x.shape[1] <= 4 < x.shape[3]:
         hint = "This looks like channels-first; then use x.transpose(0, 2, 3, 1)."
         warnings.warn(message(what, f"shape {tuple(x.shape)}", "[n h w c], channels last", hint), stacklevel=4)
-    if at_hand(x):
+    if wait or at_hand(x):
         finite(x, what)
-    return jnp.asarray(x)
+    return x if isinstance(x, jax.Array) else jnp.asarray(x)
 
 
 def finite(x: Any, what: str) -> None:

@@ -23,7 +23,8 @@ from jaxsal import _checks, _compat, classifiers, targets
 from jaxsal._checks import message
 from jaxsal._types import TargetLike
 from jaxsal.tracing.lowering import lowered
-from jaxsal.tracing.once import Traced
+from jaxsal.tracing.once import Traced, program
+
 
 class _Given(threading.local):
     """The targets of the calls under way, as they were given: inside the program their classes have no values."""
@@ -51,9 +52,16 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
 
+@functools.cache
+def _holds_arrays(kind: type) -> bool:
+    return issubclass(kind, jax.Array | np.ndarray | np.generic)
+
+
 def partition(tree: Any) -> tuple[list[Any], tuple[Any, ...]]:
     """Split a pytree into its arrays and a hashable rest; ``combine`` puts them together again."""
     leaves, treedef = jax.tree.flatten(tree)
+    if all(map(_holds_arrays, {*map(type, leaves)})):
+        return leaves, (treedef, (_ARRAY,) * len(leaves), _hash(treedef))
     arrays = [leaf for leaf in leaves if _is_array(leaf)]
     rest = tuple(_ARRAY if _is_array(leaf) else leaf for leaf in leaves)
     return arrays, (treedef, rest, _hash(treedef))
@@ -142,7 +150,7 @@ def num_classes(f: Any, x: Any) -> int:
     Raises:
       ValueError: ``f(x)`` is not one array ``[n k]``.
     """
-    leaves = jax.tree.leaves(jax.eval_shape(lambda f, x: f(x), f, x))
+    leaves = program(f, x)[0].out_avals
     if len(leaves) != 1 or len(leaves[0].shape) != 2 or leaves[0].shape[0] != x.shape[0]:
         shapes = ", ".join(str(leaf.shape) for leaf in leaves)
         hint = "js.classifiers.wrap makes a classifier of most things."
@@ -221,6 +229,9 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True,
         _given.targets.append(score)
         try:
             answer = compiled(body, f, x, score, **options)
+        except RuntimeError:
+            classifiers.check_alive(f)
+            raise
         finally:
             _given.targets.pop()
         targets.check(score, answer.num_classes)  # for a program that was compiled before

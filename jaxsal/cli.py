@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from jaxsal._commands.errors import BadInput
+from jaxsal._config import config
 
 # Those of jaxsal.paths, which takes long to import for a line of help.
 SCORES = ("retaining", "dissipating", "contrastive", "straddle")
@@ -127,6 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0, 2 for bad usage or bad input, 1 for anything else.
     """
+    with config(check_values=True):
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     try:
         options = _parser().parse_args(argv)

@@ -164,9 +164,9 @@ def _classes(target: Any) -> tuple[Any, int | None]:
     if target.dtype.kind == "U":
         return (str(target) if target.ndim == 0 else tuple(map(str, target.ravel()))), None
     if jnp.issubdtype(target.dtype, jnp.integer) and target.ndim < 2:
-        if target.dtype.itemsize > 4 and at_hand(target) and target.size:
-            if not -(2**31) <= int(target.min()) <= int(target.max()) < 2**31:
-                raise ValueError(message("target", f"class {int(target.max())}", "a class number"))
+        wide = target.dtype.itemsize > 4 and at_hand(target) and target.size > 0
+        if wide and not -(2**31) <= int(target.min()) <= int(target.max()) < 2**31:
+            raise ValueError(message("target", f"class {int(target.max())}", "a class number"))
         return target if target.dtype == np.int32 else target.astype(np.int32), None
     real = any(jnp.issubdtype(target.dtype, kind) for kind in (jnp.integer, jnp.floating, jnp.bool_))
     if not real or target.ndim == 0:
@@ -253,7 +253,7 @@ def check(target: Target, num_classes: int) -> None:
     """Check a fitted target for so many classes.
 
     Raises:
-      ValueError: a class is out of range (where it is a number, or on the host); vectors of another number of classes; a
+      ValueError: a class is out of range (where its number is at hand); vectors of another number of classes; a
         contrast of a single logit.
     """
     if target.width not in (None, num_classes):

@@ -2,14 +2,17 @@
 
 import dataclasses
 import gc
+import weakref
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from nets import images, tiny
+from flax import nnx
+from nets import Tiny, images, tiny
 
 import jaxsal as js
+from jaxsal import _method, classifiers
 
 
 def test_classifiers_of_equal_structure_and_other_class_are_told_apart():
@@ -48,8 +51,6 @@ def test_options_are_static_and_arrays_are_not():
 
 
 def test_no_weights_in_the_program():
-    from jaxsal import _method
-
     f, x = tiny(width=64), images()
     big = jnp.asarray(np.random.default_rng(0).normal(size=(432, 4)), jnp.float32)
     for classifier in (f, lambda v: v.reshape(v.shape[0], -1) @ big):
@@ -91,3 +92,77 @@ def test_numbers_of_numpy_in_what_is_no_method():
     assert js.features.Patches(x, size=np.int64(4)).mask_shape == js.features.Patches(x, size=4).mask_shape
     few = js.smooth(js.gradient, num_samples=np.int64(2), sigma=np.float32(0.5))
     np.testing.assert_allclose(few(tiny(), x, 1), js.smooth(js.gradient, num_samples=2, sigma=0.5)(tiny(), x, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "times"),
+    # lrp: its parameters as arguments too; integrated_gradients: another shape, and its chunks.
+    [
+        ("gradient", 1),
+        ("grad_cam", 1),
+        ("score_cam", 3),
+        ("guided_grad_cam", 3),
+        ("lrp", 2),
+        ("integrated_gradients", 3),
+    ],
+)
+def test_a_classifier_is_traced_once(name, times):
+    f, x = tiny(width=5), images(2, 9)
+    before = Tiny.traces
+    js.METHODS[name](f, x, 1)
+    assert Tiny.traces == before + times
+
+
+def test_a_call_waits_for_nothing():
+    """Not for its arguments: here they are never computed. (A transfer to the host would be an error.)"""
+    f, x, classes = tiny(), images(), jnp.array([1, 2])
+    want = js.gradient(f, x, classes)
+    with jax.transfer_guard_device_to_host("disallow_explicit"):
+        got = js.gradient(f, x, classes)
+    np.testing.assert_array_equal(got, want)
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.parts = nnx.List([nnx.Conv(3, 4, (3, 3), rngs=rngs), nnx.Linear(4, 4, rngs=rngs)])
+        self.scale = 1.0
+
+    def __call__(self, x):
+        return self.scale * self.parts[1](jax.nn.relu(self.parts[0](x)).mean((1, 2)))
+
+
+def test_a_raw_module_is_taken_apart_once_and_followed():
+    """New weights, another part, another number: each is seen at the next call; and nothing holds the module."""
+    net, x = Net(nnx.Rngs(0)), images()
+
+    def check():
+        want = jax.grad(lambda x: net(x)[:, 1].sum())(x)
+        np.testing.assert_allclose(js.gradient(net, x, 1), want, rtol=1e-5, atol=1e-7)
+
+    check()
+    first = classifiers.ready(net, x).network.structure
+    check()
+    assert classifiers.ready(net, x).network.structure.value is first.value
+    net.parts[0].kernel[...] = 2 * net.parts[0].kernel[...]
+    check()
+    net.parts[1] = nnx.Linear(4, 4, rngs=nnx.Rngs(5))
+    check()
+    net.scale = -3.0
+    check()
+    gone = weakref.ref(net)
+    del net
+    gc.collect()
+    assert gone() is None
+
+
+def test_settings():
+    assert not js.config.check_values
+    with js.config(check_values=True):
+        assert js.config.check_values
+        with pytest.raises(ValueError, match="0 to 3"):
+            js.gradient(tiny(), images(), jnp.array([1, 9]))
+    assert not js.config.check_values
+    with pytest.raises(AttributeError, match="check_values"):
+        js.config.check_value = True
+    with pytest.raises(TypeError, match="True or False"):
+        js.config.check_values = "yes"

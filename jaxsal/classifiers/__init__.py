@@ -19,9 +19,9 @@ from jaxsal.classifiers._calls import no_variables
 from jaxsal.classifiers._notices import WITHOUT_GRADIENTS as WITHOUT_GRADIENTS
 from jaxsal.classifiers._notices import announce as announce
 from jaxsal.classifiers._notices import guarded as guarded
+from jaxsal.classifiers._remembered import remembered
 from jaxsal.classifiers._static import Live, is_array, is_leaf
 from jaxsal.classifiers._taps import Tapper
-from jaxsal.classifiers.hoisting import Hoisted
 from jaxsal.classifiers.hoisting import hoist as hoist
 from jaxsal.classifiers.wrapped import Wrapped as Wrapped
 
@@ -104,7 +104,7 @@ def wrap(
     if network is model and _is(model, "flax.nnx", "Module"):  # the same, taken apart once and not at every use
         from jaxsal.classifiers import nnx
 
-        network = nnx.adapt(model, None, {}, None)
+        network, cam_layer = nnx.adapt(model, None, {}, None), cam_layer or getattr(model, "cam_layer", None)
     return Wrapped(network, mean, std, layout, batched, output, names, cam_layer)
 
 
@@ -159,22 +159,40 @@ def ready(f: Any, x: Any) -> Any:
     Args:
       f: a callable.
       x: the images it will be given, or their ``jax.ShapeDtypeStruct``.
-
-    Raises:
-      ValueError: arrays were deleted, by being donated to a compiled function.
     """
-    libraries = (("keras", "Layer"), ("flax.linen", "Module"), ("flax.nnx", "Module"))
-    if any(_is(f, *library) for library in libraries) and not getattr(type(f), MARK, False):
-        f = wrap(f)
+    if _is(f, "flax.nnx", "Module"):
+        f = remembered(f, _apart, _is_nnx_part)
+    elif any(_is(f, *library) for library in (("keras", "Layer"), ("flax.linen", "Module"))):
+        f = f if getattr(type(f), MARK, False) else wrap(f)
     if isinstance(f, Wrapped) and isinstance(f.network, Live):
-        f = dataclasses.replace(f, network=f.network.now())
-    f = hoist(f, x)
-    if isinstance(f, Wrapped | Hoisted):
-        deleted = [leaf for leaf in jax.tree.leaves(f) if isinstance(leaf, jax.Array) and _is_deleted(leaf)]
-        if deleted:
-            hint = "They were donated to a compiled function, such as a training step: wrap the model as it is now."
-            raise ValueError(message("parameters of the classifier", f"{len(deleted)} deleted arrays", "none", hint))
-    return f
+        return dataclasses.replace(f, network=f.network.now())
+    return hoist(f, x)
+
+
+def _apart(module: Any) -> Any:
+    """A classifier of an NNX module that holds its variables, not the module; also of one that is a classifier."""
+    if not getattr(type(module), MARK, False):
+        return wrap(module)
+    from jaxsal.classifiers import nnx
+
+    return Wrapped(
+        nnx.adapt(module, None, {}, None),
+        cam_layer=getattr(module, "cam_layer", None),
+        labels=getattr(module, "labels", None),
+    )
+
+
+def _is_nnx_part(value: Any) -> bool:
+    nnx = sys.modules["flax.nnx"]
+    return isinstance(value, nnx.Pytree) and not isinstance(value, nnx.Variable)
+
+
+def check_alive(f: Any) -> None:
+    """Raise ``ValueError`` if arrays of a classifier were deleted, by being donated to a compiled function."""
+    deleted = [leaf for leaf in jax.tree.leaves(f) if isinstance(leaf, jax.Array) and _is_deleted(leaf)]
+    if deleted:
+        hint = "They were donated to a compiled function, such as a training step: wrap the model as it is now."
+        raise ValueError(message("parameters of the classifier", f"{len(deleted)} deleted arrays", "none", hint))
 
 
 def _is_deleted(leaf: jax.Array) -> bool:

@@ -21,7 +21,7 @@ class Static:
     The hash is computed once: jit asks for it at every call, and that of a large network's structure is slow.
     """
 
-    __slots__ = ("_by_value", "_hash", "_key", "value")
+    __slots__ = ("__weakref__", "_by_value", "_hash", "_key", "value")
 
     def __init__(self, value: Any):
         self.value = value
@@ -42,6 +42,13 @@ class Static:
         comparable = self._by_value and other._by_value and self._hash == other._hash
         return comparable and bool(self.value == other.value)
 
+    def one(self) -> Static:
+        """The first of all that are equal to this one: large values are compared once, and are identical then."""
+        first = _FIRST.get(self._hash)
+        if first is None or first != self:
+            _FIRST[self._hash] = first = self
+        return first
+
     def __repr__(self) -> str:
         return f"Static({type(self.value).__name__})"
 
@@ -51,6 +58,9 @@ class Static:
         if self._key is None:
             self._key = key_of(self)
         return self._key
+
+
+_FIRST: weakref.WeakValueDictionary[int, Static] = weakref.WeakValueDictionary()
 
 
 class _Weak:
@@ -147,10 +157,7 @@ def is_array(leaf: Any) -> bool:
 
 def is_leaf(thing: Any) -> bool:
     """Whether JAX does not look into something: it is no pytree, not even one without leaves."""
-    return bool(jax.tree.structure(thing) == _LEAF)
-
-
-_LEAF: Any = jax.tree.structure(0)
+    return bool(jax.tree_util.all_leaves([thing]))
 
 
 class _Hole:

@@ -51,6 +51,8 @@ def hoist(f: Any, x: Any) -> Any:
       A callable pytree. Arrays of a compiled function inside a ``while`` loop or a custom derivative stay constants.
     """
     if isinstance(f, Wrapped):
+        if not isinstance(f.network, Function) and not is_leaf(f.network):
+            return f
         return dataclasses.replace(f, network=hoist(f.network, _network_input(f, x)))
     if not isinstance(f, Function):
         if not is_leaf(f):

@@ -52,6 +52,12 @@ class NNXNetwork(Live):
             raise AttributeError(name)
         return dict(zip((name for name, _ in self.structure.value.arrays), _arrays(self.source)))
 
+    def now(self) -> NNXNetwork:
+        """The same with the arrays that the module has now, kept."""
+        out: NNXNetwork = object.__new__(NNXNetwork)
+        vars(out).update(variables=self.variables, keywords=self.keywords, structure=self.structure)
+        return out
+
     @property
     def name(self) -> str:
         """Of the module, or of its class."""
@@ -113,7 +119,7 @@ def adapt(module: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Tapp
     name = getattr(module, "name", None)
     name = name if isinstance(name, str) else type(module).__name__
     structure = Structure(name, graph, tree, tuple(zip(names, kinds)), tapper)
-    return NNXNetwork(_source(module, state), keywords, Static(structure))
+    return NNXNetwork(_source(module, state), keywords, Static(structure).one())
 
 
 def _source(module: Any, state: Any) -> list[Any]:

@@ -49,8 +49,8 @@ def hallucination_score(
     References:
       Kolek et al. 2023, "Explaining image classifiers with multiscale directional image representations", section 5.
     """
-    images = _checks.images(images)
-    altered = _checks.images(altered, "altered images")
+    images = _checks.images(images, wait=True)
+    altered = _checks.images(altered, "altered images", wait=True)
     if images.shape != altered.shape:
         raise ValueError(message("altered images", f"shape {altered.shape}", f"that of the images, {images.shape}"))
     if tolerance < 0:
@@ -83,7 +83,7 @@ def edges(
     References:
       Canny 1986, "A computational approach to edge detection".
     """
-    images = _checks.images(images)
+    images = _checks.images(images, wait=True)
     if not 0 <= low <= high:
         raise ValueError(message("thresholds", f"low {low}, high {high}", "0 <= low <= high"))
     if not sigma >= 0:

@@ -60,7 +60,7 @@ class Superpixels(Segments):
         _checks.positive("num_segments", num_segments)
         if not available():
             raise ImportError("superpixels need scikit-image: pip install 'jaxsal[superpixels]'")
-        x = _checks.images(x)
+        x = _checks.images(x, wait=True)
         if method == "slic":
             options = {"n_segments": num_segments, "start_label": 0, **options}
 

@@ -18,7 +18,10 @@ from jaxsal import _compat as c
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Traced:
-    """``f``, traced once for each kind of arguments; a callable pytree. For use within one trace: it forgets nothing."""
+    """``f``, traced once for each kind of arguments; a callable pytree.
+
+    For use within one trace: it forgets nothing. What is made of its leaves is traced anew.
+    """
 
     f: Any
 
@@ -46,5 +49,9 @@ def program(f: Callable, *args: Any) -> tuple[c.ClosedJaxpr, Any]:
     """``f`` as a program (a closed jaxpr) for arguments of these shapes, and the structure of what it gives."""
     if isinstance(f, Traced):
         return f.program(*args)
-    closed, shape = jax.make_jaxpr(lambda *args: f(*args), return_shape=True)(*args)  # f itself need not be hashable
+
+    def run(*args: Any) -> Any:  # f itself need not be hashable
+        return f(*args)
+
+    closed, shape = jax.make_jaxpr(run, return_shape=True)(*args)
     return closed, jax.tree.structure(shape)

@@ -83,7 +83,7 @@ def explore(
       ValueError: no paths, or paths, titles or targets of another number of images.
       OSError: the page cannot be written.
     """
-    images = _checks.images(images)
+    images = _checks.images(images, wait=True)
     named = dict(paths) if isinstance(paths, Mapping) else {"": paths}
     count = images.shape[0]
     if not named:

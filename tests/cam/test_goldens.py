@@ -40,13 +40,14 @@ def test_layer_map(golden, case):
     assert error(got, g.answers["layer_grad_cam"][..., 0]) < 1e-4
 
 
-SLOW = {("vgg16_64", "score_cam"), ("vgg16_64", "ablation_cam")}
+SLOW = {("vgg16_64", "score_cam"), ("vgg16_64", "ablation_cam"), ("resnet18_96", "score_cam")}
 
 
 @pytest.mark.parametrize(
     ("case", "name"),
     [pytest.param(c, n, marks=[pytest.mark.slow] * ((c, n) in SLOW)) for c in CASES for n in TOOL],
 )
+@pytest.mark.computes
 def test_map(golden, case, name):
     g, (method, options) = golden(case), TOOL[name]
     got = method(g.network, g.x, g.target, layer=g.about["layer"], **options)

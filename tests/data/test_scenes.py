@@ -41,6 +41,7 @@ def test_classes_are_all_pairs_of_texture_and_shape():
 
 
 @pytest.mark.computes
+@pytest.mark.slow
 def test_shapes_and_types(many):
     n, m, s = 1500, 3, 96
     expected = {
@@ -61,6 +62,7 @@ def test_same_key_same_scenes_other_key_others():
     assert (jnp.abs(a.images[:1] - a.images[1:]).mean(axis=(1, 2, 3)) > 0.01).all()
 
 
+@pytest.mark.slow
 def test_jit_and_vmap_change_nothing():
     keys = jax.random.split(jax.random.key(3), 2)
     plain = [generate(key, 4, size=48) for key in keys]

@@ -88,6 +88,7 @@ def test_over_features():
         assert abs(float(curve.scores[0, s]) - float(share(LINEAR(basis(masks[:, s])))[0])) < 1e-5
 
 
+@pytest.mark.computes
 def test_default_baselines_and_targets():
     f, x = where(), images(1, 8)
     grey = deletion(f, x, RIGHT, 1, num_steps=2)

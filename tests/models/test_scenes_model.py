@@ -66,6 +66,7 @@ def test_classifier_binds_the_preprocessing_it_was_trained_with(classifier, unse
     np.testing.assert_allclose(classifier(few), classifier.network(normalize(few)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_accuracy_on_unseen_scenes(seen, unseen):
     right = seen[0].argmax(axis=1) == unseen.labels
     objects = (unseen.object_labels >= 0).sum(axis=1)

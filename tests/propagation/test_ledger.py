@@ -50,6 +50,7 @@ def test_conservation_on_the_zoo(name):
 
 
 @pytest.mark.parametrize("composite", ["epsilon", "epsilon_alpha2_beta1", "alpha1_beta0", "epsilon_gamma_box"])
+@pytest.mark.slow
 def test_conservation_of_composites(composite):
     net, x = network("cifar_resnet20"), jax.random.uniform(jax.random.key(0), (1, 32, 32, 3))
     check(js.relevance_ledger(net, x, 3, composite=composite))
@@ -59,6 +60,7 @@ def test_conservation_of_composites(composite):
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "cifar_resnet20", *LARGE])
+@pytest.mark.slow
 def test_conservation_on_real_weights(shared_path, name):
     f = js.models.load(name, weights=shared_path("data", "weights", f"{name}.safetensors"))
     side = 32 if name.startswith("cifar") else 128

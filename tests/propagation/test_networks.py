@@ -355,6 +355,7 @@ def test_no_bounds_is_an_error():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.slow
 def test_narrow_floats(dtype):
     """Nothing but the network's own rounding: no NaN of a zero image, and near the float32 answer."""
     f = lambda x, t=dtype: (  # noqa: E731
@@ -396,7 +397,7 @@ SHIFTS = {
 
 @pytest.mark.parametrize("name", SHIFTS)
 def test_centred_or_not(name):
-    """Over a scale of its own, what was centred passes relevance on as a whole; other sums are sums behind the scale."""
+    """Over a scale of its own, what was centred passes relevance on as a whole; other sums are sums."""
     y, w = draw(1, 1, 4, 4, 3), draw(2, 48, 2)
     sums = lambda y: SHIFTS[name](y, y.mean((1, 2), keepdims=True))  # noqa: E731
     scale = lambda y: jnp.sqrt(y.var((1, 2), keepdims=True) + 1e-3)  # noqa: E731

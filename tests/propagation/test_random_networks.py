@@ -15,7 +15,7 @@ from random_networks import DECONVNET, FAMILIES, GUIDED, draw
 import jaxsal as js
 
 RULES = js.propagation.rules
-COUNT, DEFAULT, SLOW = 75, 4, 15  # networks of each kind; in the default run; with the slow tests. The rest is deep.
+COUNT, DEFAULT, SLOW = 75, 2, 15  # networks of each kind; in the default run; with the slow tests. The rest is deep.
 MARKS = [[] if seed < DEFAULT else [pytest.mark.slow if seed < SLOW else pytest.mark.deep] for seed in range(COUNT)]
 SEEDS = [pytest.param(seed, marks=marks) for seed, marks in enumerate(MARKS)]
 TOLERANCE = 1e-6  # of the largest number that should be there; in float64

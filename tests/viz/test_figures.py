@@ -85,6 +85,7 @@ def test_boxes_lie_on_pixel_edges_on_every_panel():
 
 
 @pytest.mark.parametrize("count", [1, 5, 25, 40])
+@pytest.mark.slow
 def test_the_grid_is_aligned_and_nothing_overlaps(count):
     maps = {f"blur_integrated_gradients_{i}": RNG.uniform(size=(4, 4)) for i in range(count)}
     figure = viz.compare_figure(

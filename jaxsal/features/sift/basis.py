@@ -267,7 +267,7 @@ def sift(
     References:
       Ablation-paths thesis, chapter 4, Eqs. 4.18 to 4.48.
     """
-    x = _checks.images(x)
+    x = _checks.images(x, wait=True)
     if not np.isfinite(background):
         raise ValueError(message("background", background, "a finite number"))
     if not readable(x):

@@ -59,7 +59,7 @@ def keypoints(
     References:
       Lowe 2004, sections 3 and 4.
     """
-    x = _checks.images(x)
+    x = _checks.images(x, wait=True)
     for name, value in (("max_keypoints", max_keypoints), ("per_octave", per_octave)):
         _checks.positive(name, value)
     if min(x.shape[1:3]) < 8:

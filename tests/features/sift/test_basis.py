@@ -228,6 +228,7 @@ def test_derivative_is_the_transpose(basis):
     assert not np.any(np.where(basis.valid, 0, back))
 
 
+@pytest.mark.slow
 def test_batch_is_singles(basis):
     x = pictures()
     a = masks(basis, 8)
@@ -244,6 +245,7 @@ def test_batch_is_singles(basis):
 
 
 @pytest.mark.parametrize("index", [np.repeat([0, 1], 16), np.repeat([1, 0, 1], [10, 13, 9]), np.arange(17) % 2])
+@pytest.mark.slow
 def test_masks_of_several_images(basis, index):
     """Masks of one image are taken together where they follow each other; it makes no difference, nor to slopes."""
     some = masks(basis, 16, len(index))
