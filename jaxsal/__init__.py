@@ -8,6 +8,7 @@ from jaxsal import paths as paths
 from jaxsal import propagation as propagation
 from jaxsal import targets as targets
 from jaxsal import viz as viz
+from jaxsal._cache import cache as cache
 from jaxsal._config import config as config
 from jaxsal.cam import ablation_cam as ablation_cam
 from jaxsal.cam import cam as cam

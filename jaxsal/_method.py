@@ -229,7 +229,7 @@ def method(fn: Any = None, *, ranks: tuple[int, ...] = (4,), lower: bool = True,
         _given.targets.append(score)
         try:
             answer = compiled(body, f, x, score, **options)
-        except RuntimeError:
+        except (RuntimeError, ValueError):  # JAX names neither a parameter nor a reason
             classifiers.check_alive(f)
             raise
         finally:

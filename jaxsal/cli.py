@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from jaxsal._cache import by_default
 from jaxsal._commands.errors import BadInput
 from jaxsal._config import config
 
@@ -128,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0, 2 for bad usage or bad input, 1 for anything else.
     """
+    by_default()
     with config(check_values=True):
         return _main(argv)
 

@@ -262,7 +262,7 @@ def check(target: Target, num_classes: int) -> None:
         hint = "A single logit is itself the contrast of yes and no."
         raise ValueError(message("target", "a contrast", "two classes, but the classifier has one logit", hint))
     for classes in target.classes:
-        if at_hand(classes) and classes.size:
+        if classes is not None and at_hand(classes) and classes.size:
             _check_range(np.asarray(classes), num_classes)
 
 

@@ -1,6 +1,7 @@
 """What the command line does with good input. One process, the embedded network, small work."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -187,3 +188,24 @@ def test_as_a_module_and_into_a_closed_pipe():
     # The reader has left before the first line is written.
     done = run(f"{sys.executable} -m jaxsal methods > >(exec true) ; echo $?")
     assert done.stderr == ""
+
+
+def test_compiled_programs_are_kept(tmp_path):
+    """By the command line, unless somebody said otherwise; a second process finds them."""
+    code = (
+        "import sys, jax; from jaxsal.cli import main; assert main(['models']) == 0; "
+        "print('folder', jax.config.jax_compilation_cache_dir)"
+    )
+
+    def folder(value):
+        env = {**os.environ, "JAXSAL_CACHE": value, "HOME": str(tmp_path)}
+        env.pop("XDG_CACHE_HOME", None)
+        out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+        return out.rpartition("folder ")[2].strip()
+
+    assert folder("") == str(tmp_path / ".cache" / "jaxsal" / "programs")
+    assert folder("off") == "None"
+    assert folder(str(tmp_path / "own")) == str(tmp_path / "own")
+    with pytest.raises(OSError, match=r"file|director"):
+        (tmp_path / "file").write_text("")
+        js.cache(tmp_path / "file")

@@ -16,7 +16,12 @@ from jaxsal._commands import classes
 
 def probabilities(f: Any, x: Any) -> np.ndarray:
     """Probabilities ``[n k]``."""
-    return np.asarray(jax.jit(lambda f, x: targets.probabilities(f(x).astype(np.float32)))(f, x))
+    return np.asarray(_probabilities(f, x))
+
+
+@jax.jit
+def _probabilities(f: Any, x: Any) -> Any:
+    return targets.probabilities(f(x).astype(np.float32))
 
 
 def predictions(f: Any, chances: np.ndarray, count: int = 5) -> str:
