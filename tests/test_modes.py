@@ -57,7 +57,8 @@ from jaxsal.methods import METHODS
 assert len(jax.devices()) == 4
 f, x = tiny(width=4), images(8, 8)
 for name, options in [("gradient", {}), ("integrated_gradients", {"num_steps": 4, "batch_size": 4}), ("eigen_cam", {}),
-                      ("rise", {"num_masks": 8, "batch_size": 16}), ("lrp", {})]:
+                      ("rise", {"num_masks": 8, "batch_size": 16}), ("lrp", {}),
+                      ("deeplift", {}), ("excitation_backprop", {})]:
     method = lambda f, x: METHODS[name](f, x, 1, **options)
     want = np.asarray(method(f, x))
     for mode in (modes.explicit_mesh, modes.shard_map):

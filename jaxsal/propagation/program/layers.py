@@ -121,9 +121,8 @@ class Affine:
 
     def transpose(self, s: Any, kernel: Any) -> Any:
         """``W'ᵀ s``: from the shape of ``z`` to that of ``x``."""
-        (out,) = jax.linear_transpose(
-            lambda x: self.apply(x, kernel), jax.ShapeDtypeStruct(self.x.shape, self.x.dtype)
-        )(s)
+        # Of the type of x, not of its shape alone: in a shard_map what does not vary would be summed over devices.
+        (out,) = jax.linear_transpose(lambda x: self.apply(x, kernel), c.like(self.x))(s)
         return out
 
     def _folded(self, kernel: Any) -> Any:
