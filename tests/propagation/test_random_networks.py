@@ -15,9 +15,27 @@ from random_networks import DECONVNET, FAMILIES, GUIDED, draw
 import jaxsal as js
 
 RULES = js.propagation.rules
-COUNT, DEFAULT, SLOW = 75, 2, 15  # networks of each kind; in the default run; with the slow tests. The rest is deep.
-MARKS = [[] if seed < DEFAULT else [pytest.mark.slow if seed < SLOW else pytest.mark.deep] for seed in range(COUNT)]
-SEEDS = [pytest.param(seed, marks=marks) for seed, marks in enumerate(MARKS)]
+COUNT, DEFAULT = 75, 2  # networks of each kind; in the default run. The rest is slow.
+OPEN = {  # what the search found and nobody has mended yet: those of softmax must fail, until it is
+    ("linear", 21): "the generator: a dilated convolution that leaves nothing",
+    ("smooth", 23): "the generator: a mean less itself, rounding is all there is",
+    ("smooth", 32): "DeepLIFT: a softmax in two spellings",
+    ("smooth", 65): "DeepLIFT: a softmax in two spellings",
+    ("smooth", 68): "DeepLIFT: a softmax in two spellings",
+    ("smooth", 69): "LRP-0 of a mean of what was normalised over all of it",
+    ("smooth", 74): "DeepLIFT: a softmax in two spellings",
+}
+
+
+def seeds(kind):
+    """The seeds of a kind, those of the slow run and the open ones marked."""
+    for seed in range(COUNT):
+        marks = [pytest.mark.slow] * (seed >= DEFAULT)
+        if (kind, seed) in OPEN:
+            marks.append(pytest.mark.xfail(reason=OPEN[kind, seed], strict="softmax" in OPEN[kind, seed]))
+        yield pytest.param(seed, marks=marks)
+
+
 TOLERANCE = 1e-6  # of the largest number that should be there; in float64
 STABILISED = 1e-4  # likewise, where stabilisers of 1e-6 stand at other places of the same function
 REFUSED = ("'select_n'",)  # DeepLIFT: a branch taken by a value of the image
@@ -130,7 +148,7 @@ def add_ledger(case, way, table, **options):
     case.equal(f"ledger {options}", gap, zero, jnp.ones_like)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds("linear"))
 def test_linear(seed):
     """Piecewise-linear, no constants: LRP-0 is the gradient times the image."""
     case = Case(seed, "linear")
@@ -144,7 +162,7 @@ def test_linear(seed):
     case.run()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds("biased"))
 def test_biased(seed):
     """With constants: absorbed, LRP-0 is still the gradient times the image; ignored, all of it arrives."""
     case = Case(seed, "biased")
@@ -160,7 +178,7 @@ def test_biased(seed):
     case.run()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds("smooth"))
 def test_smooth(seed):
     """With normalisations, gates and activations; at the end sometimes a softmax."""
     case = Case(seed, "smooth")
@@ -184,7 +202,7 @@ def test_smooth(seed):
     case.run()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds("rectified"))
 def test_rectified(seed):
     """Guided back-propagation and deconvnets change the derivative of ReLUs, and of nothing else."""
     case = Case(seed, "rectified")
