@@ -167,7 +167,10 @@ def _classes(target: Any) -> tuple[Any, int | None]:
         wide = target.dtype.itemsize > 4 and at_hand(target) and target.size > 0
         if wide and not -(2**31) <= int(target.min()) <= int(target.max()) < 2**31:
             raise ValueError(message("target", f"class {int(target.max())}", "a class number"))
-        return target if target.dtype == np.int32 else target.astype(np.int32), None
+        if target.dtype.itemsize < 4 or target.dtype == np.int32 or not isinstance(target, jax.Array):
+            return target.astype(np.int32), None
+        there = (target >= 0) & (target < 2**31)  # what is cut off must not make another class of it
+        return jnp.where(there, jnp.where(there, target, 0).astype(jnp.int32), -1), None
     real = any(jnp.issubdtype(target.dtype, kind) for kind in (jnp.integer, jnp.floating, jnp.bool_))
     if not real or target.ndim == 0:
         raise TypeError(message("target", f"dtype {target.dtype}", f"integers: {_EXPECTED}"))
@@ -177,7 +180,11 @@ def _classes(target: Any) -> tuple[Any, int | None]:
         )
     if at_hand(target):
         _check_vectors(np.asarray(target).astype(np.float64))
-    return jnp.argmax(jnp.asarray(target), axis=-1).astype(jnp.int32), target.shape[-1]
+    values = jnp.asarray(target).astype(jnp.float32)
+    alone = (values == values.max(-1, keepdims=True)).sum(-1) == 1
+    proper = alone & (values >= 0).all(-1) & (jnp.abs(values.sum(-1) - 1) < 1e-2)
+    # Where nobody could look at them, vectors that name no class give a class that there is not.
+    return jnp.where(proper, jnp.argmax(values, axis=-1), -1).astype(jnp.int32), target.shape[-1]
 
 
 def _array(values: Any) -> Any:

@@ -167,3 +167,15 @@ def test_settings():
         js.config.check_value = True
     with pytest.raises(TypeError, match="True or False"):
         js.config.check_values = "yes"
+
+
+def test_targets_on_devices_that_name_no_class_have_no_map():
+    """Nobody looks at them before: vectors of two largest numbers or another sum, a number that 32 bits cut to a 1."""
+    f, x = tiny(), images()
+    vectors = jnp.array([[0.5, 0.5, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+    out = np.asarray(js.gradient(f, x, vectors))
+    assert np.isnan(out[0]).all()
+    np.testing.assert_array_equal(out[1], js.gradient(f, x, 1)[1])
+    with jax.enable_x64(True):
+        out = np.asarray(js.gradient(f, x, jnp.array([2**32 + 1, 1])))
+    assert np.isnan(out[0]).all() and np.isfinite(out[1]).all()
