@@ -165,7 +165,7 @@ class Drawer:
                 continue  # a ReLU of softplus is softplus
             before = self.layers
             found = OPS[name](self, shape, depth) if name in NESTED else OPS[name](self, shape)
-            if 0 < np.prod(found.shape) <= 400 and (found.shape == shape or not same):
+            if min(found.shape) > 0 and np.prod(found.shape) <= 400 and (found.shape == shape or not same):
                 self.behind = found.behind or (self.behind and name == "movement")
                 self.name = name
                 self.bent = name in ("activation", "leaky") or (self.bent and name in POINTWISE)

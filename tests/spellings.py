@@ -183,6 +183,10 @@ SOFTMAX: Ways = {
     "less its maximum, stopped": lambda z: (
         (e := jnp.exp(z - jax.lax.stop_gradient(z.max(-1, keepdims=True)))) / jnp.sum(e, -1, keepdims=True)
     ),
+    "less its maximum, twice": lambda z: (
+        jnp.exp(z - z.max(-1, keepdims=True)) / jnp.exp(z - z.max(-1, keepdims=True)).sum(-1, keepdims=True)
+    ),
+    "less its mean": lambda z: (e := jnp.exp(z - z.mean(-1, keepdims=True))) * (1 / e.sum(-1, keepdims=True)),
     "exp of log": lambda z: jnp.exp(jax.nn.log_softmax(z)),
     "logsumexp": lambda z: jnp.exp(z - jax.nn.logsumexp(z, -1, keepdims=True)),
 }
@@ -190,6 +194,9 @@ LOG_SOFTMAX: Ways = {
     "jax.nn": lambda z: jax.nn.log_softmax(z, -1),
     "logsumexp": lambda z: z - jax.nn.logsumexp(z, -1, keepdims=True),
     "log of sum": lambda z: z - jnp.log(jnp.exp(z).sum(-1, keepdims=True)),
+    "log of softmax": lambda z: jnp.log(jax.nn.softmax(z)),
+    "log of a quotient": lambda z: jnp.log(jnp.exp(z) / jnp.exp(z).sum(-1, keepdims=True)),
+    "less its maximum": lambda z: (u := z - z.max(-1, keepdims=True)) - jnp.log(jnp.exp(u).sum(-1, keepdims=True)),
 }
 
 

@@ -5,6 +5,7 @@ map that is another than it should be is a failure; its message is the network, 
 """
 
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
@@ -15,29 +16,18 @@ from random_networks import DECONVNET, FAMILIES, GUIDED, draw
 import jaxsal as js
 
 RULES = js.propagation.rules
-COUNT, DEFAULT = 75, 2  # networks of each kind; in the default run. The rest is slow.
-OPEN = {  # what the search found and nobody has mended yet: those of softmax must fail, until it is
-    ("linear", 21): "the generator: a dilated convolution that leaves nothing",
-    ("smooth", 23): "the generator: a mean less itself, rounding is all there is",
-    ("smooth", 32): "DeepLIFT: a softmax in two spellings",
-    ("smooth", 65): "DeepLIFT: a softmax in two spellings",
-    ("smooth", 68): "DeepLIFT: a softmax in two spellings",
-    ("smooth", 69): "LRP-0 of a mean of what was normalised over all of it",
-    ("smooth", 74): "DeepLIFT: a softmax in two spellings",
-}
+COUNT = int(os.environ.get("JAXSAL_TEST_NETWORKS", "75"))  # of each kind
+DEFAULT = 2  # of each kind in the default run; the rest is slow
 
 
-def seeds(kind):
-    """The seeds of a kind, those of the slow run and the open ones marked."""
-    for seed in range(COUNT):
-        marks = [pytest.mark.slow] * (seed >= DEFAULT)
-        if (kind, seed) in OPEN:
-            marks.append(pytest.mark.xfail(reason=OPEN[kind, seed], strict="softmax" in OPEN[kind, seed]))
-        yield pytest.param(seed, marks=marks)
+def seeds():
+    """The seeds of a kind, those of the slow run marked."""
+    return [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= DEFAULT)) for seed in range(COUNT)]
 
 
 TOLERANCE = 1e-6  # of the largest number that should be there; in float64
 STABILISED = 1e-4  # likewise, where stabilisers of 1e-6 stand at other places of the same function
+NOTHING = 1e-12  # a logit that is less is rounding: a mean of what its mean was taken from
 REFUSED = ("'select_n'",)  # DeepLIFT: a branch taken by a value of the image
 
 
@@ -72,8 +62,8 @@ class Case:
         refused = {}
 
         def program(numbers, x):
-            found = {}
             net = dataclasses.replace(self.net, numbers=numbers)
+            found = {"": (jnp.zeros(()), jnp.abs(net(x)[:, 1]).max())}
             ways = {name: dataclasses.replace(way, numbers=numbers) for name, way in self.ways.items()}
             for name, (got, want, scale, _) in self.checks.items():
                 try:
@@ -87,6 +77,8 @@ class Case:
         with jax.enable_x64(True):
             found = jax.jit(program)(self.net.numbers, jnp.asarray(self.x))
             found = {name: (float(off), float(scale)) for name, (off, scale) in found.items()}
+            if found.pop("")[1] < NOTHING:
+                pytest.skip(f"the logit is rounding: {self.text}")
             wrong = {
                 name: f"{off:.2g} off {scale:.2g}"
                 for name, (off, scale) in found.items()
@@ -148,7 +140,7 @@ def add_ledger(case, way, table, **options):
     case.equal(f"ledger {options}", gap, zero, jnp.ones_like)
 
 
-@pytest.mark.parametrize("seed", seeds("linear"))
+@pytest.mark.parametrize("seed", seeds())
 def test_linear(seed):
     """Piecewise-linear, no constants: LRP-0 is the gradient times the image."""
     case = Case(seed, "linear")
@@ -162,7 +154,7 @@ def test_linear(seed):
     case.run()
 
 
-@pytest.mark.parametrize("seed", seeds("biased"))
+@pytest.mark.parametrize("seed", seeds())
 def test_biased(seed):
     """With constants: absorbed, LRP-0 is still the gradient times the image; ignored, all of it arrives."""
     case = Case(seed, "biased")
@@ -178,7 +170,7 @@ def test_biased(seed):
     case.run()
 
 
-@pytest.mark.parametrize("seed", seeds("smooth"))
+@pytest.mark.parametrize("seed", seeds())
 def test_smooth(seed):
     """With normalisations, gates and activations; at the end sometimes a softmax."""
     case = Case(seed, "smooth")
@@ -202,7 +194,7 @@ def test_smooth(seed):
     case.run()
 
 
-@pytest.mark.parametrize("seed", seeds("rectified"))
+@pytest.mark.parametrize("seed", seeds())
 def test_rectified(seed):
     """Guided back-propagation and deconvnets change the derivative of ReLUs, and of nothing else."""
     case = Case(seed, "rectified")

@@ -82,6 +82,14 @@ CASES = {
     "instance norm": [do("pass", ways.norms((1, 2)))],
     "group norm": [do("pass", ways.norms((1, 2, 4), 2))],
     "rms norm": [do("pass", ways.norms((3,), centred=False))],
+    "layer norm of a padded pool": [
+        do("linear", {"": ways.averages((3, 3), (1, 1), "SAME")[0]["sum * (1 / n)"]}),
+        do("pass", ways.norms((3,))),
+    ],
+    "instance norm of a cumulated sum": [
+        do("linear", {"": lambda y: jnp.cumsum(y, 2) / 5}),
+        do("pass", ways.norms((1, 2))),
+    ],
     "layer norm, scaled": [do("pass", ways.norms((3,))), do("pass", ways.SCALES, NUMBERS[2])],
     "average": [do("linear", ways.averages((2, 2), (2, 2), "VALID")[0])],
     "average, same": [do("linear", ways.averages((3, 3), (2, 2), "SAME")[0])],
@@ -239,6 +247,52 @@ def test_softmax(table, composite):
         make = lambda f, x, logit=logit: js.lrp(f, x, logit, composite=composite)  # noqa: E731
         plain = Network(net.numbers, net.op, jax.tree_util.Partial(Only, 1))  # in the plainest way: exp / sum
         compare(make, spelled(net), lambda x, make=make, plain=plain: make(plain, x))
+
+
+LAST30 = RNG.normal(size=(30, 4))
+SOFTMAXES = {
+    "at the end": lambda softmax, y: softmax(y.mean((1, 2)) @ LAST),
+    "before a layer": lambda softmax, y: softmax(y.mean((1, 2)) @ LAST) @ LAST,
+    "attention": lambda softmax, y: (softmax(jnp.einsum("nijc,nklc->nijkl", y, y).reshape(-1, 30, 30)) @ LAST30).mean(
+        1
+    ),
+}
+
+
+@pytest.mark.parametrize("place", SOFTMAXES)
+@pytest.mark.parametrize("table", ["softmax", "log_softmax"])
+def test_softmax_differences(table, place):
+    """DeepLIFT: one map, that adds up, of every way to write a softmax."""
+    table = {"softmax": ways.SOFTMAX, "log_softmax": ways.LOG_SOFTMAX}[table]
+    f = {name: lambda x, s=s: SOFTMAXES[place](s, jax.nn.relu(ways.conv(x, FIRST))) for name, s in table.items()}
+    base = 0.3 * X[::-1, :, ::-1] + 0.1
+    with jax.enable_x64(True):
+        maps = jax.jit(lambda x: {name: js.deeplift(way, x, 1, baseline=base) for name, way in f.items()})(X)
+        want = next(iter(maps.values()))
+        for name, got in maps.items():
+            delta = f[name](jnp.asarray(X))[:, 1] - f[name](jnp.asarray(base))[:, 1]
+            np.testing.assert_allclose(got.sum((1, 2, 3)), delta, rtol=1e-10, atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE * np.abs(want).max(), err_msg=name)
+
+
+def test_no_softmax():
+    """What has the equations of a softmax, and another axis, is none: differences add up, relevance is of a sum."""
+    z = lambda x: jnp.einsum("nijc,nilc->njl", jax.nn.relu(ways.conv(x, FIRST)), x @ LAST[:3])  # noqa: E731
+
+    def crossed(x):  # less the logarithm of the other axis
+        u = z(x)
+        return (u - jax.nn.logsumexp(u, 2)[:, None, :]).mean(1)
+
+    def summed(x):  # the quotient by another total
+        u = jnp.exp(z(x) / 9)
+        return (u / u.sum(2)[:, None, :]).mean(1)
+
+    with jax.enable_x64(True):
+        x = jnp.asarray(X)
+        base = 0.3 * x[::-1, :, ::-1] + 0.1
+        for f in (crossed, summed):
+            got = js.deeplift(f, x, 1, baseline=base).sum((1, 2, 3))
+            np.testing.assert_allclose(got, f(x)[:, 1] - f(base)[:, 1], rtol=1e-9)
 
 
 # Guided back-propagation and deconvnets: what a ReLU is.

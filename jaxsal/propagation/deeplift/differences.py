@@ -12,8 +12,8 @@ m Δy *exactly*, not to first order (summation to delta):
 - where y = c/σ is a value divided by a statistic of its own (normalisation), the difference is taken halfway of the
   product σ y = c: Δy = (2 Δc − (y + y⁰) Δσ)/(σ + σ⁰). Also where the reference has no scale (σ⁰ = √ε, a black image),
   where 1/σ⁰ would be a thousand times too much and cancel only on paper;
-- what a softmax takes away in its exponents, the largest, is the same number in both evaluations, since softmax does
-  not depend on it: all of its spellings have one map;
+- a softmax, its logarithm and log Σ exp are one step each, however they are written: L = log Σ exp(u) is rescaled
+  twice, by Δe/Δu for its terms e and by ΔL/ΔΣe, and softmax is exp(u − L), rescaled too;
 - a maximum, over a window or of two values, gives what it gained to where it is now, and what it lost to where it was.
 
 For RevealCancel each difference is split in two, Δy = Δy⁺ + Δy⁻, by the signs of the terms that it is the sum of, and
@@ -38,6 +38,7 @@ from jaxsal._checks import message
 from jaxsal.propagation.program.elementwise import ELEMENTWISE
 from jaxsal.propagation.program.primitives import MAXIMA, MOVEMENT, POOLS, SUMS
 from jaxsal.propagation.program.reading import Reading, read
+from jaxsal.propagation.program.softmax import Exponent
 from jaxsal.propagation.program.trace import Env, Node, Program, evaluate, run
 from jaxsal.propagation.program.walk import backward
 from jaxsal.tracing.lowering import lowered
@@ -61,10 +62,11 @@ class Step:
 
     Attributes:
       kind: "linear", "unary" (an elementwise function of one value), "joint" (a function of several values), "scaled"
-        (a value divided by a statistic of its own), "maximum" or "refused".
+        (a value divided by a statistic of its own), "softmax" (or its logarithm), "maximum" or "refused".
       node: the node whose result it starts from.
       inputs: numbers of the values that it goes to.
       behind: the kind of layer that made the argument of a unary step: "convolution", "dense" or "".
+      exponent: what a softmax is the exponential of, or what its logarithm is.
       total: whether RevealCancel may ask the function of a unary step about numbers that do not occur: not where it has
         a root, logarithm or quotient, which these may not have, or an exponential, which they overflow.
     """
@@ -74,6 +76,7 @@ class Step:
     inputs: tuple[int, ...]
     behind: str = ""
     total: bool = True
+    exponent: Exponent | None = None
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -92,7 +95,10 @@ def steps_of(program: Program, reading: Reading) -> list[Step]:
         into, output = program.sources(node), node.outputs[0]
         layer = behind[into[0]]
         of_one = node.primitive in ELEMENTWISE and root[output] != output
-        if _is_linear(program, node, into) and not (of_one and len(into) > 1):
+        softmax = reading.softmaxes.made_by(node)
+        if softmax is not None:
+            step = Step("softmax", node, (softmax.of,), exponent=softmax)
+        elif _is_linear(program, node, into) and not (of_one and len(into) > 1):
             step = Step("linear", node, into)
             if node.primitive in _PRODUCTS:
                 layer = "convolution" if node.primitive is c.conv_general_dilated_p else "dense"
@@ -184,9 +190,6 @@ def differences(
     """
     now, before = evaluate(program, at), evaluate(program, reference)
     reading = read(program, now)
-    if reading.shifts:
-        common = {number: jnp.maximum(now[number], before[number]) for number in reading.shifts}
-        now, before = evaluate(program, at, common), evaluate(program, reference, common)
     known: Env | None = None if rule == "rescale" else {}
     found = Differences(program, reading, steps_of(program, reading), now, before, known, rule)
     if known is None:
@@ -212,7 +215,7 @@ def multipliers(found: Differences, seed: Pair) -> list[Pair | None]:
     def step(one: Step, arriving: list[Pair | None]) -> list[Pair | None]:
         pair = arriving[0] if len(arriving) == 1 else _gathered(one, arriving, found)
         gone = dict(zip(one.inputs, _BACK[one.kind](one, pair, found)))
-        return [gone.get(i) if i in program.dependent and i not in found.reading.shifts else None for i in one.inputs]
+        return [gone.get(i) if i in program.dependent else None for i in one.inputs]
 
     ends = backward(found.steps, [(program.outputs[0], seed)], step, _joined)
     return [ends.get(a) for a in program.arguments]
@@ -410,6 +413,30 @@ def _scaled_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
     return [gone[i] for i in step.inputs]
 
 
+def _softmax_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
+    """Through ``a u + b log Σ exp(u)``, or its exponential."""
+    (output,), (number,), exponent = step.outputs, step.inputs, step.exponent
+    assert exponent is not None
+    m, ends = _total(output, pair, found), (found.at[output], found.reference[output])
+    # Values that are masked, at minus infinity, are so in both evaluations.
+    low = float(jnp.finfo(m.dtype).min) / 4
+    u, base = (jnp.maximum(env[number].astype(m.dtype), low) for env in (found.at, found.reference))
+    axes, largest = exponent.axes, jnp.maximum(u, base).max(exponent.axes, keepdims=True)
+    terms, before = jnp.exp(u - largest), jnp.exp(base - largest)
+    total, total_before = terms.sum(axes, keepdims=True), before.sum(axes, keepdims=True)
+    logs = [jax.nn.logsumexp(v, axes, keepdims=True) for v in (u, base)]
+    of_log = _ratio(logs[0] - logs[1], total - total_before, total + total_before, 1 / total)
+    of_terms = _ratio(terms - before, u - base, jnp.abs(u) + jnp.abs(base), terms)
+    if exponent.is_exponential:
+        now, then = (exponent.a * v + exponent.b * log for v, log in zip((u, base), logs))
+        m = m * _ratio(ends[0] - ends[1], now - then, jnp.abs(now) + jnp.abs(then), ends[0])
+    elif not exponent.a:  # the logarithm alone has fewer axes
+        m = exponent.like(m, u.shape)
+    share = exponent.a * m + exponent.b * of_terms * of_log * m.sum(axes, keepdims=True)
+    share = share.astype(found.at[number].dtype)
+    return [(share, share)]
+
+
 def _other(step: Step, number: int) -> int:
     return next(i for i in step.inputs if i != number)
 
@@ -472,6 +499,7 @@ _BACK: dict[str, Callable[[Step, Any, Differences], list[Pair]]] = {
     "unary": _unary_back,
     "joint": _joint_back,
     "scaled": _scaled_back,
+    "softmax": _softmax_back,
     "maximum": _maximum_back,
     "refused": _refused_back,
 }
@@ -480,6 +508,7 @@ _PARTS: dict[str, Callable[[Step, Differences], list[Any]]] = {
     "unary": _unary_parts,
     "joint": _by_sign,
     "scaled": _by_sign,
+    "softmax": _by_sign,
     "maximum": _by_sign,
     "refused": _by_sign,
 }

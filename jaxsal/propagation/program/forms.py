@@ -50,9 +50,6 @@ class Form:
       moves: how it moves, None where that is not known.
       before: what it was, perhaps scaled, before a statistic of its own was taken away from it, or added.
       shift: the statistic that was taken away.
-      exponential: u, if it is exp(u).
-      total: u, if it is Σ exp(u).
-      logarithm: u, if it is log Σ exp(u).
       step: whether it is piecewise constant.
     """
 
@@ -63,9 +60,6 @@ class Form:
     moves: Motion | None = None
     before: int | None = None
     shift: int | None = None
-    exponential: int | None = None
-    total: int | None = None
-    logarithm: int | None = None
     step: bool = False
 
     def has_statistic(self, other: Form) -> bool:
@@ -95,8 +89,7 @@ class Forms:
         before, shape = self[source], self.program.shape(source)
         count = _count(node, shape) if node.primitive in POOLS else 1.0
         moves = None if count is None else _times(before.moves, count)
-        total = before.exponential if node.primitive in POOLS - WINDOWS else None
-        self._settle(output, Form(before.of, before.of, False, before.degree, moves, total=total))
+        self._settle(output, Form(before.of, before.of, False, before.degree, moves))
 
     def moved(self, node: Node, into: tuple[int, ...]) -> None:
         """What was moved about; several values next to each other scale and move as all of them do."""
@@ -105,8 +98,6 @@ class Forms:
         degree, spread = _same(f.degree for f in forms), any(f.spread for f in forms)
         moves, step = _same(f.moves for f in forms), all(f.step for f in forms)
         form = Form(of, statistic, spread, degree, moves, step=step)
-        if len(into) == 1 and node.primitive in RESHAPES:
-            form = dataclasses.replace(form, total=forms[0].total, logarithm=forms[0].logarithm)
         for output in node.outputs:
             grown = spread or self._grows(node, into, output)
             self._settle(output, dataclasses.replace(form, spread=grown))
@@ -125,31 +116,21 @@ class Forms:
             form = self._summed(node, into, form)
         elif len(into) == 1 and name in ("mul", "div", "neg") and (name != "div" or node.inputs[0] == into[0]):
             form = dataclasses.replace(form, before=forms[0].before)
-        elif name == "exp":
-            form = dataclasses.replace(form, exponential=into[0])
-        elif name == "abs":
-            form = dataclasses.replace(form, total=forms[0].total)
-        elif name == "log":
-            form = dataclasses.replace(form, logarithm=forms[0].total)
         self._settle(output, form)
 
     def _settle(self, number: int, form: Form) -> None:
-        if not form.statistic:
-            if form.degree is None or not form.of:  # how it scales is known by itself alone
-                form = dataclasses.replace(form, of=frozenset(), degree=1.0, moves=None)
-            if form.moves is None:
-                form = dataclasses.replace(form, moves=Motion(1.0, number))
+        if not form.statistic and (form.degree is None or not form.of):  # how it scales is known by itself alone
+            form = dataclasses.replace(form, of=frozenset(), degree=1.0, moves=None)
+        if form.moves is None:  # a padded pool, a cumulated sum: it moves with itself
+            form = dataclasses.replace(form, moves=Motion(1.0, number))
         self._known[number] = dataclasses.replace(form, of=form.of | {number})
 
     def _summed(self, node: Node, into: tuple[int, ...], form: Form) -> Form:
-        """What a sum of a value and its own statistic was before; what log Σ exp(u − m) + m is the logarithm of."""
+        """What a sum of a value and its own statistic was before."""
         for number, other in (into, into[::-1]):
             if self[number].has_statistic(self[other]):
                 before = self[number].before
                 return dataclasses.replace(form, before=number if before is None else before, shift=other)
-            if self.gives_back(node, number, other):
-                shifted = self[number].logarithm
-                return dataclasses.replace(form, logarithm=None if shifted is None else self[shifted].before)
         return form
 
     def degree(self, node: Node, into: tuple[int, ...]) -> float | None:
@@ -226,12 +207,6 @@ class Forms:
 
     def _is_repeated(self, number: int, shape: tuple[int, ...]) -> bool:
         return self[number].spread or math.prod(self.program.shape(number)) < math.prod(shape)
-
-    def gives_back(self, node: Node, number: int, other: int) -> bool:
-        """Whether it is log Σ exp(u − m) + m."""
-        shifted = self[number].logarithm
-        shift = None if shifted is None else self[shifted].shift
-        return node.primitive is c.add_p and shift is not None and self.alias(other) == self.alias(shift)
 
     def alias(self, number: int) -> int:
         """The value that it is, but for its shape and for how it is written."""

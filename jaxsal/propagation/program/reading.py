@@ -30,7 +30,7 @@ from jaxsal.propagation.program.forms import Forms
 from jaxsal.propagation.program.layers import Layer, find_layer
 from jaxsal.propagation.program.primitives import MAXIMA, MOVEMENT, POOLS, RESHAPES, SUMS
 from jaxsal.propagation.program.signs import Signs
-from jaxsal.propagation.program.softmax import Shifts
+from jaxsal.propagation.program.softmax import Softmaxes
 from jaxsal.propagation.program.trace import Env, Node, Program
 
 _LAYERED = ("convolution", "dense", "loop", "branch")
@@ -84,14 +84,13 @@ class Reading:
       functions: its elementwise functions.
       scales: for each node that divides a value by a statistic of its own, or multiplies with one over it, the number
         of the statistic.
-      shifts: largest values, and the like, that are taken away in the exponents of a softmax, of its logarithm or of
-        log Σ exp, which do not depend on them.
+      softmaxes: its softmaxes, their logarithms and log Σ exp.
     """
 
     operations: list[Operation]
     functions: Elementwise
     scales: dict[Node, int]
-    shifts: set[int]
+    softmaxes: Softmaxes
 
     def signals(self, outputs: Iterable[int]) -> set[int]:
         """The values that relevance of the outputs can reach; statistics that something is divided by are none."""
@@ -126,7 +125,7 @@ def read(
         dataclasses.replace(op, first=op.first and start, last=op.last and end, inner=op.inner or not start)
         for op in _positions(program, reader.found)
     ]
-    return Reading(found, reader.functions, reader.scales, Shifts(program, reader.forms, reader.scales).found)
+    return Reading(found, reader.functions, reader.scales, reader.softmaxes)
 
 
 class _Passage(NamedTuple):
@@ -149,6 +148,7 @@ class _Reader:
     def __init__(self, program: Program, env: Env):
         self.program = program
         self.functions = Elementwise(program, env)
+        self.softmaxes = Softmaxes(program, self.functions)
         self.forms = Forms(program, self.functions)
         self.nonnegative = Signs(program, env)
         self.taken: set[Node] = set()
@@ -268,12 +268,12 @@ class _Reader:
     def _normalised_sum(self, node: Node, into: tuple[int, ...]) -> _Passage | None:
         """The sums that are parts of a normalisation, and not sums to relevance."""
         forms = self.forms
+        softmax = self.softmaxes.made_by(node)
         for number, other in (into, into[::-1]):
             form, statistic = forms[number], forms[other]
-            minus = node.primitive is c.sub_p and number == node.inputs[0]
-            if minus and statistic.logarithm is not None and forms.alias(statistic.logarithm) == forms.alias(number):
-                return _Passage(self._origin(number), (number,))  # the logarithm of softmax
-            if forms.gives_back(node, number, other):
+            if softmax is not None and softmax.is_softmax and number == node.inputs[0]:
+                return _Passage(self.root[softmax.of], (number,))
+            if node in self.softmaxes.given_back and other == self.softmaxes.given_back[node]:
                 return _Passage(self.root[number], (number,))
             divided = form.degree == 0 and statistic.degree == 0 and self.root[number] != number and not form.step
             if divided and form.has_statistic(statistic) and forms.stays(node):

@@ -24,6 +24,7 @@ Env: TypeAlias = dict[int, Any]
 
 _CALLS = {c.jit_p, c.closed_call_p, c.remat_p, c.custom_jvp_call_p, c.custom_vjp_call_p}
 _CUSTOM = {c.custom_jvp_call_p, c.custom_vjp_call_p}
+_ALONE = {c.conv_general_dilated_p, c.dot_general_p, c.name_p}
 _FOLD_LIMIT = 1 << 20  # elements; larger constants are left to the compiler
 
 
@@ -150,6 +151,7 @@ def trace(f: Callable, *args: Any, depends: Sequence[bool]) -> tuple[Program, An
 def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> Program:
     """The flat program of a jaxpr; ``depends`` marks its arguments."""
     program, count = Program(), itertools.count()
+    known: dict[Any, list[int]] = {}
 
     def number(aval: Any) -> int:
         new = next(count)
@@ -158,11 +160,19 @@ def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> P
         return new
 
     def constant(atom: Any, value: Any) -> int:
+        key = (str(atom.aval), repr(value)) if isinstance(atom, c.Literal) and not c.shape(atom) else None
+        if key in known:
+            return known[key][0]
         new = number(atom.aval)
         program.constants[new] = value
+        if key is not None:
+            known[key] = [new]
         return new
 
     def add(eqn: c.JaxprEqn, operands: Sequence[int], callers: tuple[c.JaxprEqn, ...]) -> list[int]:
+        key = _written(eqn, operands, callers)
+        if key in known:
+            return known[key]
         results = [number(var.aval) for var in eqn.outvars]
         marked = not program.dependent.isdisjoint(operands)
         node = Node(eqn, tuple(operands), tuple(results), marked, callers)
@@ -171,6 +181,8 @@ def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> P
         program.dependent.update(results if marked else ())
         for operand in operands:
             program.users[operand].append(node)
+        if key is not None:
+            known[key] = results
         return results
 
     def walk(
@@ -203,6 +215,22 @@ def flatten(jaxpr: c.Jaxpr, consts: Sequence[Any], depends: Sequence[bool]) -> P
     for output in program.outputs:
         program.users[output].append(None)
     return program
+
+
+def _written(eqn: c.JaxprEqn, operands: Sequence[int], callers: tuple[c.JaxprEqn, ...]) -> Any:
+    """What an equation is known by, if one written twice is to be one node.
+
+    None for layers, taps, what has a program inside, and what is inside of a function with a derivative of its own.
+    """
+    inside = any(map(_programs, eqn.params.values()))
+    if eqn.primitive in _ALONE or eqn.effects or inside or any(call.primitive in _CUSTOM for call in callers):
+        return None
+    return eqn.primitive, tuple(operands), str(sorted(eqn.params.items()))
+
+
+def _programs(value: Any) -> bool:
+    parts = value if isinstance(value, tuple) else (value,)
+    return any(isinstance(part, c.ClosedJaxpr | c.Jaxpr) for part in parts)
 
 
 def _copy(aval: jax.ShapeDtypeStruct) -> c.JaxprEqn:
