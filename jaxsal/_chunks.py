@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsal import _compat
+from jaxsal._pairing import works_for_any
 
 
 class _Plan(NamedTuple):
@@ -166,7 +167,7 @@ def _even(total: int, most: int) -> int:
 
 
 def _plan(fn: Any, own: Any, num_samples: int, batch_size: int | None, few_images: bool = False) -> _Plan:
-    n, joined, num_samples = _rows(own), _any_rows(fn, own), max(num_samples, 1)
+    n, joined, num_samples = _rows(own), works_for_any(fn, own), max(num_samples, 1)
     if batch_size is None:
         return _Plan(None, num_samples, joined)
     if not isinstance(n, int):  # a free batch size: images are one batch, of whatever size, and samples follow
@@ -180,29 +181,3 @@ def _plan(fn: Any, own: Any, num_samples: int, batch_size: int | None, few_image
         images = _even(n, min(n, batch_size))
         samples = _even(num_samples, max(1, min(num_samples, batch_size // images)))
     return _Plan(images if images < n else None, samples, True)
-
-
-def _any_rows(fn: Any, own: Any) -> bool:
-    """Whether ``fn`` works for another number of rows than there are images, by its shapes alone."""
-    rows = _rows(own)
-    more = rows + 1
-    wide = jax.tree.map(lambda v: _compat.like(v, (more, *v.shape[1:])), own)
-    try:
-        closed, out = jax.make_jaxpr(fn, return_shape=True)(wide, jax.ShapeDtypeStruct((more,), jnp.int32))
-    except Exception:  # whatever the classifier's library says to a shape; at the true one it will say it again
-        return False
-    if any(v.shape[:1] != (more,) for v in jax.tree.leaves(out)):
-        return False
-    return rows == 1 or not _looks_up(closed.jaxpr, rows, more)
-
-
-def _looks_up(jaxpr: _compat.Jaxpr, rows: Any, more: Any) -> bool:
-    """Whether so many rows are read, with more indices: JAX answers an index beyond the end with the last row."""
-    for eqn in jaxpr.eqns:
-        if eqn.primitive is _compat.gather_p:
-            table, index = (_compat.shape(v) for v in eqn.invars[:2])
-            if table[:1] == (rows,) and index[:1] == (more,):
-                return True
-        if any(_looks_up(sub, rows, more) for _, sub in _compat.subjaxprs(eqn)):
-            return True
-    return False

@@ -109,6 +109,16 @@ def subjaxprs(eqn: JaxprEqn) -> Iterator[tuple[tuple[str, int], Jaxpr]]:
                 yield (key, index), item
 
 
+def array_literals(jaxpr: Jaxpr) -> list[Any]:
+    """Arrays that are written into the equations of a jaxpr, not those inside of what it calls.
+
+    With ``JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS``, announced to become the default, all that a function closes over is;
+    without, nothing but numbers.
+    """
+    atoms = [*(v for eqn in jaxpr.eqns for v in eqn.invars), *jaxpr.outvars]
+    return [v.val for v in atoms if isinstance(v, Literal) and shape(v)]
+
+
 def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
     """How many constants and how many carried values a scan has, first among its operands in this order."""
     if "num_consts" in eqn.params:

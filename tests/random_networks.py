@@ -148,6 +148,7 @@ class Drawer:
     def __init__(self, rng: np.random.Generator, kind: str):
         self.rng, self.kind = rng, kind
         self.layers, self.behind, self.bent, self.name = 0, False, False, ""
+        self.zeros = False  # whether values may be zero exactly
 
     def pick(self, *options: Any) -> Any:
         return options[self.rng.integers(len(options))]
@@ -163,11 +164,14 @@ class Drawer:
                 continue
             if name == "relu" and self.bent and self.kind == "rectified":
                 continue  # a ReLU of softplus is softplus
+            if name == "leaky" and self.zeros and self.kind == "rectified":
+                continue  # there its derivative is a matter of taste
             before = self.layers
             found = OPS[name](self, shape, depth) if name in NESTED else OPS[name](self, shape)
             if min(found.shape) > 0 and np.prod(found.shape) <= 400 and (found.shape == shape or not same):
                 self.behind = found.behind or (self.behind and name == "movement")
                 self.name = name
+                self.zeros = name in ("relu", "layers") or (self.zeros and name in KEEP_ZEROS)
                 self.bent = name in ("activation", "leaky") or (self.bent and name in POINTWISE)
                 return found
             self.layers = before
@@ -188,6 +192,7 @@ class Drawer:
 OPS: dict[str, Callable[..., Op]] = {}
 AFFINE = ("scale", "shift", "batch_norm")
 NESTED = ("residual", "concat")
+KEEP_ZEROS = ("movement", "max_pool", "residual", "concat", "scale", "leaky", "modulus", "average_pool", "made_inside")
 POINTWISE = ("relu", "leaky", "modulus", "activation", *AFFINE)
 
 

@@ -216,6 +216,7 @@ def norms(axes: tuple[int, ...], groups: int = 1, centred: bool = True) -> Ways:
         "centred first": lambda y: (z := y - mean(y)) * (mean(z * z) + 1e-3) ** -0.5,
         "1 / sqrt": lambda y: (1 / jnp.sqrt(y.var(axes, keepdims=True) + 1e-3)) * (y - mean(y)),
         "standardize": lambda y: jax.nn.standardize(y, axes, epsilon=1e-3),
+        "fused": lambda y: y * (r := jax.lax.rsqrt(y.var(axes, keepdims=True) + 1e-3)) + -mean(y) * r,  # Keras
     }
     if not centred:
         ways = {

@@ -10,6 +10,7 @@ from test_contracts import SETTINGS
 
 import jaxsal as js
 from jaxsal import _chunks
+from jaxsal._pairing import works_for_any
 from jaxsal.methods import METHODS
 
 X = images(3, 8)
@@ -32,11 +33,28 @@ def looked_up(meta):
     return lambda x: net(x) * meta[jnp.arange(x.shape[0])]
 
 
+def first_rows(meta):
+    """Of a whole data set those in front: there are enough for whatever is stacked."""
+    net, long = tiny(width=4), jnp.concatenate([meta, jax.random.normal(jax.random.key(3), (1000, 4))])
+    return lambda x: net(x) * long[: x.shape[0]]
+
+
+def by_number(meta):
+    net, long = tiny(width=4), jnp.concatenate([meta, jax.random.normal(jax.random.key(3), (1000, 4))])
+    return lambda x: net(x) * jnp.take(long, jnp.arange(x.shape[0]), axis=0, mode="clip")
+
+
 def methods(make):
     return [pytest.param(name, make, marks=() if name in QUICK else pytest.mark.slow) for name in SAMPLING]
 
 
-@pytest.mark.parametrize(("name", "make"), [*methods(scaled), pytest.param("integrated_gradients", looked_up)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        *methods(scaled),
+        *(("integrated_gradients", make) for make in (looked_up, first_rows, by_number)),
+    ],
+)
 def test_second_input(name, make):
     """The answer for the last image, as if it were alone with its row."""
     contract = Contract(METHODS[name], **SETTINGS.get(name, {}))
@@ -67,6 +85,39 @@ def test_a_batch_size_written_into_the_classifier():
     want = js.integrated_gradients(net, X, 1, num_steps=6)
     for batch_size in (1, 7, None):
         close(js.integrated_gradients(f, X, 1, num_steps=6, batch_size=batch_size), want, 2e-5)
+
+
+def rows_of_its_own(x):
+    return x * jax.random.normal(jax.random.key(0), x.shape)
+
+
+def ordered(x):
+    return x + jnp.arange(x.shape[0], dtype=x.dtype)[:, None] / 10
+
+
+ANY = {
+    "layers": lambda x: jax.nn.relu(x @ jnp.ones((4, 4))),
+    "a state to begin with": lambda x: jax.lax.scan(lambda h, _: (h + x, None), jnp.zeros_like(x) + 1, None, length=2)[
+        0
+    ],
+    "a codebook": lambda x: jnp.ones((9, 4))[jnp.argmax(x, -1)],
+    "picked from its own": lambda x: x[jnp.arange(x.shape[0]), jnp.argmax(x, -1)][:, None] * x,
+    "a token in front": lambda x: jnp.concatenate([jnp.broadcast_to(jnp.ones(4), (x.shape[0], 4)), x], 1)[:, 4:],
+}
+OWN = {
+    "noise": rows_of_its_own,
+    "a number": ordered,
+    "in a loop": lambda x: jax.lax.fori_loop(0, 2, lambda i, x: ordered(x), x),
+    "inside jit": jax.jit(rows_of_its_own),
+    "a slice": lambda x: x + jnp.ones((999, 4)).cumsum(0)[: x.shape[0]],
+    "dynamically": lambda x: x + jax.lax.dynamic_slice_in_dim(jnp.ones((999, 4)).cumsum(0), 0, x.shape[0]),
+}
+
+
+@pytest.mark.parametrize("name", [*ANY, *OWN])
+def test_what_has_rows_of_its_own(name):
+    fn = {**ANY, **OWN}[name]
+    assert works_for_any(lambda x, _: fn(x), jnp.ones((3, 4))) == (name in ANY)
 
 
 @pytest.mark.parametrize("joined", [True, False])

@@ -59,7 +59,7 @@ def hoist(f: Any, x: Any) -> Any:
             return f
         f = Function(Keywords.of({}), Static(f))
     originals = _originals(f, jax.ShapeDtypeStruct(x.shape, x.dtype))
-    leaves = tuple(jnp.asarray(o) if isinstance(o, np.ndarray) else o for o in originals)
+    leaves = tuple(o if isinstance(o, jax.Array) else jnp.asarray(o) for o in originals)
     return Hoisted(f, leaves, Originals(originals))
 
 
@@ -155,7 +155,8 @@ def _originals(function: Function, x: jax.ShapeDtypeStruct) -> tuple[Any, ...]:
             return found
         cache.clear()  # arrays of other times
     closed, _ = _trace(function, x)
-    consts = [*closed.consts, *(const for _, own in _holders(closed.jaxpr) for const in own)]
+    consts = [*closed.consts, *c.array_literals(closed.jaxpr)]
+    consts += [const for _, own in _holders(closed.jaxpr) for const in own]
     found = tuple({id(const): const for const in consts}.values())
     if reached is not None and not any(map(c.is_tracer, (*found, *reached))):
         cache[key] = reached, found
@@ -187,7 +188,9 @@ def _holders(jaxpr: c.Jaxpr) -> Iterator[tuple[c.Jaxpr, Sequence[Any]]]:
                 if not isinstance(sub, c.ClosedJaxpr | c.Jaxpr):
                     continue
                 inner = sub.jaxpr if isinstance(sub, c.ClosedJaxpr) else sub
-                own = sub.consts if isinstance(sub, c.ClosedJaxpr) and eqn.primitive in _COMPILED else ()
+                own = c.array_literals(inner)
+                if isinstance(sub, c.ClosedJaxpr) and eqn.primitive in _COMPILED:
+                    own += sub.consts
                 deeper = list(_holders(inner))
                 if own or deeper:
                     yield inner, own
@@ -213,6 +216,9 @@ class _Swap:
 
     def wants(self, jaxpr: c.Jaxpr, path: Path) -> bool:
         return id(jaxpr) in self.holders
+
+    def literal(self, value: Any) -> Any:
+        return self.swap(value) if np.ndim(value) else value
 
     def visit(self, eqn: c.JaxprEqn, values: Sequence[Any], path: Path, fed: Values) -> tuple[list, Values] | None:
         if eqn.primitive not in _COMPILED:

@@ -30,7 +30,10 @@ _FOLD_LIMIT = 1 << 20  # elements; larger constants are left to the compiler
 
 @runtime_checkable
 class Visitor(Protocol):
-    """What a rewrite does; see the module text. ``changes`` counts the equations given other outputs or derivatives."""
+    """What a rewrite does; see the module text. ``changes`` counts the equations given other outputs or derivatives.
+
+    One that has a method ``literal(value)`` is asked for what to use in place of each constant in an equation.
+    """
 
     changes: int
 
@@ -56,10 +59,15 @@ def interpret(
       The flat outputs, and everything the visitor emitted, by path.
     """
     env: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args]))
+    literal = getattr(visitor, "literal", lambda value: value)
+
+    def read(atom: Any) -> Any:
+        return literal(atom.val) if isinstance(atom, c.Literal) else env[atom]
+
     emitted: Values = {}
     for index, eqn in enumerate(jaxpr.eqns):
         here = (*path, index)
-        values = [v.val if isinstance(v, c.Literal) else env[v] for v in eqn.invars]
+        values = list(map(read, eqn.invars))
         answer = visitor.visit(eqn, values, here, fed)
         if answer is None:
             outs, more = _evaluate(eqn, values, here, visitor, fed)
@@ -67,7 +75,7 @@ def interpret(
             outs, more = answer
         emitted |= more
         env.update(zip(eqn.outvars, outs))
-    return [v.val if isinstance(v, c.Literal) else env[v] for v in jaxpr.outvars], emitted
+    return list(map(read, jaxpr.outvars)), emitted
 
 
 def _evaluate(eqn: c.JaxprEqn, values: list[Any], here: Path, visitor: Visitor, fed: Values) -> tuple[list, Values]:

@@ -275,6 +275,16 @@ def test_softmax_differences(table, place):
             np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE * np.abs(want).max(), err_msg=name)
 
 
+@pytest.mark.parametrize("case", ["layer norm", "instance norm", "rms norm", "layer norm, scaled"])
+def test_normalisation_differences(case):
+    """DeepLIFT: one map of every way to write a normalisation."""
+    base = 0.3 * X[::-1, :, ::-1] + 0.1
+    net = network(*CASES[case])
+    make = lambda f, x: js.deeplift(f, x, 1, baseline=base)  # noqa: E731
+    plain = Network(net.numbers, net.op, jax.tree_util.Partial(Only, 0))
+    compare(make, spelled(net), lambda x: make(plain, x), refusals=())
+
+
 def test_no_softmax():
     """What has the equations of a softmax, and another axis, is none: differences add up, relevance is of a sum."""
     z = lambda x: jnp.einsum("nijc,nilc->njl", jax.nn.relu(ways.conv(x, FIRST)), x @ LAST[:3])  # noqa: E731

@@ -404,13 +404,10 @@ def _scaled_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:
     of_value, of_scale = (
         (2 / safe, -ends / safe) if node.primitive is c.div_p else (2 * now * before / safe, ends / safe)
     )
-    usual = dict(zip(step.inputs, _joint_back(step, pair, found)))
-    shares = []
-    for number, ratio in ((value, of_value), (scale, of_scale)):
-        share = jnp.where(opposite, usual[number][0], _fit(m * ratio, jnp.shape(found.at[number])))
-        shares.append((number, (share, share)))
-    gone = dict(shares)
-    return [gone[i] for i in step.inputs]
+    usual = _joint_back(step, (opposed := jnp.where(opposite, m, 0), opposed), found)
+    ratios, m = {value: of_value, scale: of_scale}, jnp.where(opposite, 0, m)
+    shares = [a + _fit(m * ratios[i], jnp.shape(found.at[i])) for i, (a, _) in zip(step.inputs, usual)]
+    return [(share, share) for share in shares]
 
 
 def _softmax_back(step: Step, pair: Pair, found: Differences) -> list[Pair]:

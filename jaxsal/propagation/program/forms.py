@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from jaxsal import _compat as c
-from jaxsal.propagation.program.elementwise import ELEMENTWISE, Elementwise
+from jaxsal.propagation.program.elementwise import Elementwise
 from jaxsal.propagation.program.primitives import POOLS, RESHAPES, STEPS, SUMS, WINDOWS
 from jaxsal.propagation.program.trace import Node, Program
 
@@ -45,7 +45,7 @@ class Form:
     Attributes:
       of: the values that it is a function of by itself, position by position or through statistics of them.
       statistic: those of them that it knows through sums and maxima over axes or windows alone.
-      spread: whether it is repeated over more positions than it was made of.
+      size: how many numbers it may have, where it is repeated over more positions than it was made of.
       degree: k, if scaling what it is a function of by t scales it by t^k (small constants do not count).
       moves: how it moves, None where that is not known.
       before: what it was, perhaps scaled, before a statistic of its own was taken away from it, or added.
@@ -55,7 +55,7 @@ class Form:
 
     of: frozenset[int] = frozenset()
     statistic: frozenset[int] = frozenset()
-    spread: bool = False
+    size: Any = None
     degree: float | None = 1.0
     moves: Motion | None = None
     before: int | None = None
@@ -89,18 +89,18 @@ class Forms:
         before, shape = self[source], self.program.shape(source)
         count = _count(node, shape) if node.primitive in POOLS else 1.0
         moves = None if count is None else _times(before.moves, count)
-        self._settle(output, Form(before.of, before.of, False, before.degree, moves))
+        self._settle(output, Form(before.of, before.of, None, before.degree, moves))
 
     def moved(self, node: Node, into: tuple[int, ...]) -> None:
         """What was moved about; several values next to each other scale and move as all of them do."""
         forms = [self[i] for i in into]
         of, statistic = _common(forms)
-        degree, spread = _same(f.degree for f in forms), any(f.spread for f in forms)
+        repeated = node.primitive in RESHAPES or any(f.size is not None for f in forms)
+        degree, size = _same(f.degree for f in forms), sum(map(self.size, into))
         moves, step = _same(f.moves for f in forms), all(f.step for f in forms)
-        form = Form(of, statistic, spread, degree, moves, step=step)
         for output in node.outputs:
-            grown = spread or self._grows(node, into, output)
-            self._settle(output, dataclasses.replace(form, spread=grown))
+            fewer = self._fewer(size, output) if repeated else None
+            self._settle(output, Form(of, statistic, fewer, degree, moves, step=step))
 
     def elementwise(self, node: Node, into: tuple[int, ...]) -> None:
         """The result of an elementwise equation, or of a sum."""
@@ -109,9 +109,9 @@ class Forms:
         if len(into) == 1 and name in _SAME:
             self._settle(output, dataclasses.replace(forms[0], of=of, statistic=statistic))
             return
-        spread = all(f.spread for f in forms) or self._grows(node, into, output)
+        size = self._fewer(max(map(self.size, into)), output)
         step = all(f.step for f in forms) or node.primitive in STEPS
-        form = Form(of, statistic, spread, self.degree(node, into), self._moves(node), step=step)
+        form = Form(of, statistic, size, self.degree(node, into), self._moves(node), step=step)
         if len(into) == 2 and node.primitive in SUMS:
             form = self._summed(node, into, form)
         elif len(into) == 1 and name in ("mul", "div", "neg") and (name != "div" or node.inputs[0] == into[0]):
@@ -185,9 +185,14 @@ class Forms:
 
     # What a value is to another.
 
-    def _grows(self, node: Node, into: tuple[int, ...], output: int) -> bool:
-        grows = math.prod(self.program.shape(output)) > sum(math.prod(self.program.shape(i)) for i in into)
-        return grows and (node.primitive in RESHAPES or node.primitive in ELEMENTWISE)
+    def size(self, number: int) -> Any:
+        """How many numbers a value may have: what is repeated counts once."""
+        size = self[number].size
+        return math.prod(self.program.shape(number)) if size is None else size
+
+    def _fewer(self, size: Any, number: int) -> Any:
+        """The size, if it is less than what there is room for."""
+        return size if size < math.prod(self.program.shape(number)) else None
 
     def scales(self, number: int, other: int, node: Node) -> bool:
         """Whether a value is divided by a statistic of its own."""
@@ -196,17 +201,14 @@ class Forms:
             return False
         return node.primitive is c.div_p or (scale.degree is not None and scale.degree < 0)
 
-    def is_gate(self, number: int, node: Node) -> bool:
+    def is_gate(self, number: int, value: int) -> bool:
         """Whether a factor is spread over what it multiplies, or piecewise constant."""
-        return self._is_repeated(number, self.program.shape(node.outputs[0])) or self[number].step
+        return self[number].step or self.size(number) < self.size(value)
 
     def is_shifted(self, number: int) -> bool:
         """Whether a statistic of its own, the same at several positions, was taken away from a value."""
         shift = self[number].shift
-        return shift is not None and self._is_repeated(shift, self.program.shape(number))
-
-    def _is_repeated(self, number: int, shape: tuple[int, ...]) -> bool:
-        return self[number].spread or math.prod(self.program.shape(number)) < math.prod(shape)
+        return shift is not None and self.size(shift) < math.prod(self.program.shape(number))
 
     def alias(self, number: int) -> int:
         """The value that it is, but for its shape and for how it is written."""

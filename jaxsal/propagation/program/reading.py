@@ -83,7 +83,7 @@ class Reading:
       operations: in order of evaluation; together they cover every node that depends on the input.
       functions: its elementwise functions.
       scales: for each node that divides a value by a statistic of its own, or multiplies with one over it, the number
-        of the statistic.
+        of the statistic; also where the same is done to what is taken away from it: ``y r − m r``.
       softmaxes: its softmaxes, their logarithms and log Σ exp.
     """
 
@@ -125,7 +125,7 @@ def read(
         dataclasses.replace(op, first=op.first and start, last=op.last and end, inner=op.inner or not start)
         for op in _positions(program, reader.found)
     ]
-    return Reading(found, reader.functions, reader.scales, reader.softmaxes)
+    return Reading(found, reader.functions, reader.all_scales(), reader.softmaxes)
 
 
 class _Passage(NamedTuple):
@@ -261,7 +261,7 @@ class _Reader:
                 self.scales[node] = others[0]
                 whole = self.forms[number].is_centred and self.forms.degree(node, into) == 0
                 return _Passage(self._origin(number) if whole else self.root[number], (number,))
-            if all(self.forms.is_gate(i, node) for i in others) and not self.forms.is_gate(number, node):
+            if all(self.forms.is_gate(i, number) for i in others) and not self.forms[number].step:
                 return _Passage(self.root[number], (number,))
         return None
 
@@ -281,6 +281,18 @@ class _Reader:
                 before = self._before_constant(other)
                 return _Passage(self.root[number], (number,), without=(number, *before) if before else ())
         return None
+
+    def all_scales(self) -> dict[Node, int]:
+        """Those of values over statistics of their own, and of whatever else is over the same."""
+        forms, found = self.forms, dict(self.scales)
+        known = {(node.primitive, forms.alias(number)) for node, number in found.items()}
+        for node in self.program.nodes:
+            if node.depends and node not in found and node.primitive in (c.mul_p, c.div_p):
+                operands = node.inputs[1:] if node.primitive is c.div_p else node.inputs
+                same = [i for i in operands if (node.primitive, forms.alias(i)) in known]
+                if len(same) == 1 and len(self.program.sources(node)) == 2:
+                    found[node] = same[0]
+        return found
 
     def _before_constant(self, number: int) -> list[int]:
         """What a statistic was before a constant was added to it; nothing if none was."""
