@@ -31,7 +31,7 @@ import numpy as np
 import jaxsal as js
 from jaxsal import evaluation, paths
 from jaxsal.features import Pixels, baselines
-from jaxsal.paths.reductions import REDUCTIONS
+from jaxsal.paths._reductions import REDUCTIONS
 
 COLUMNS = (
     "network", "method", "images", "strict", "strict_low", "strict_high", "within_15", "within_15_low",

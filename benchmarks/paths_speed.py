@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import jaxsal as js
-from jaxsal.tracing.lowering import lowered
+from jaxsal.tracing._lowering import lowered
 
 
 def timed(call: Callable[[], Any], repeats: int) -> tuple[float, float]:

@@ -23,7 +23,7 @@ import numpy as np
 from speed import clock
 
 import jaxsal as js
-from jaxsal.tracing.lowering import lowered
+from jaxsal.tracing._lowering import lowered
 
 TARGET = 3
 OURS: dict[str, Callable[..., Any]] = {

@@ -37,7 +37,7 @@ from ablation_paths import dataset, interval
 import jaxsal as js
 from jaxsal import evaluation, paths
 from jaxsal.features import Patches, Pixels, baselines
-from jaxsal.paths.reductions import REDUCTIONS
+from jaxsal.paths._reductions import REDUCTIONS
 
 # COCO's classes that ImageNet has kinds of.
 KINDS: dict[int, list[int]] = {

@@ -17,8 +17,8 @@ import numpy as np
 
 import jaxsal as js
 from jaxsal._commands import classes
-from jaxsal.features.sift import cells
-from jaxsal.features.sift.scale_space import grid, layers, reconstruct
+from jaxsal.features._sift import cells
+from jaxsal.features._sift.scale_space import grid, layers, reconstruct
 
 
 def row(images: Any, titles: list[str], name: Path) -> None:

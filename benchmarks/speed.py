@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxsal as js
-from jaxsal.tracing.lowering import lowered
+from jaxsal.tracing._lowering import lowered
 
 STEPS, SAMPLES, BATCH = 8, 8, 8
 OPTIONS = {

@@ -22,8 +22,8 @@ import numpy as np
 from jaxsal import _checks, _compat, classifiers, targets
 from jaxsal._checks import message
 from jaxsal._types import TargetLike
-from jaxsal.tracing.lowering import lowered
-from jaxsal.tracing.once import Traced, program
+from jaxsal.tracing._lowering import lowered
+from jaxsal.tracing._once import Traced, program
 
 
 class _Given(threading.local):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxsal import gradients, perturbation, propagation
-from jaxsal.cam import (
+from jaxsal.cams import (
     ablation_cam,
     cam,
     eigen_cam,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsal.tracing.taps import taps
+from jaxsal.tracing._taps import taps
 
 
 def big_constants(f, x, limit=16):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxsal.classifiers import Wrapped, wrap
-from jaxsal.tracing.taps import tap, taps
+from jaxsal.tracing._taps import tap, taps
 
 X = jax.random.uniform(jax.random.key(0), (2, 6, 5, 3))
 W = jax.random.normal(jax.random.key(1), (3, 4))

@@ -12,7 +12,7 @@ import pytest
 from classifier_contract import check
 
 from jaxsal.classifiers import wrap
-from jaxsal.tracing.taps import capture, taps
+from jaxsal.tracing._taps import capture, taps
 
 eqx = pytest.importorskip("equinox")
 

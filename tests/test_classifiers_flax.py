@@ -15,7 +15,7 @@ from flax import nnx
 
 import jaxsal as js
 from jaxsal.classifiers import wrap
-from jaxsal.tracing.taps import capture, taps
+from jaxsal.tracing._taps import capture, taps
 
 X = jax.random.uniform(jax.random.key(0), (2, 6, 5, 3))
 

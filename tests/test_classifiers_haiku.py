@@ -9,7 +9,7 @@ import pytest
 from classifier_contract import check
 
 from jaxsal.classifiers import wrap
-from jaxsal.tracing.taps import taps
+from jaxsal.tracing._taps import taps
 
 hk = pytest.importorskip("haiku")
 

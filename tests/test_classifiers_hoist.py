@@ -18,7 +18,7 @@ from classifier_contract import big_constants
 
 from jaxsal.classifiers import hoist, wrap
 from jaxsal.classifiers._closures import captured
-from jaxsal.tracing.taps import capture, tap
+from jaxsal.tracing._taps import capture, tap
 
 X = jax.random.uniform(jax.random.key(0), (2, 6, 5, 3))
 W = jax.random.normal(jax.random.key(1), (3, 40))

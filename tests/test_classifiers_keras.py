@@ -17,7 +17,7 @@ from classifier_contract import check
 
 import jaxsal as js
 from jaxsal.classifiers import wrap
-from jaxsal.tracing.taps import capture, taps
+from jaxsal.tracing._taps import capture, taps
 
 keras = pytest.importorskip("keras")
 if keras.config.backend() != "jax":

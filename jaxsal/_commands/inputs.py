@@ -21,7 +21,7 @@ from jaxsal._checks import message
 from jaxsal._method import num_classes
 from jaxsal.data import images
 from jaxsal.features import Patches, Superpixels, sift
-from jaxsal.features.superpixels import available
+from jaxsal.features._superpixels import available
 from jaxsal.methods import METHODS
 
 

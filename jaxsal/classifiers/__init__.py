@@ -14,16 +14,16 @@ import numpy as np
 from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._types import Classifier
-from jaxsal.classifiers import blackbox, functions
+from jaxsal.classifiers import _blackbox, _functions
 from jaxsal.classifiers._calls import no_variables
+from jaxsal.classifiers._hoisting import hoist as hoist
 from jaxsal.classifiers._notices import WITHOUT_GRADIENTS as WITHOUT_GRADIENTS
 from jaxsal.classifiers._notices import announce as announce
 from jaxsal.classifiers._notices import guarded as guarded
 from jaxsal.classifiers._remembered import remembered
 from jaxsal.classifiers._static import Live, is_array, is_leaf
 from jaxsal.classifiers._taps import Tapper
-from jaxsal.classifiers.hoisting import hoist as hoist
-from jaxsal.classifiers.wrapped import Wrapped as Wrapped
+from jaxsal.classifiers._wrapped import Wrapped as Wrapped
 
 MARK = "__jaxsal_classifier__"
 
@@ -93,8 +93,8 @@ def wrap(
         model, variables = model
     if not pure:
         no_variables("a black-box function", variables)
-        functions.check_callable(model)
-        network: Any = blackbox.adapt(model, dict(call_kwargs or {}), output, batched)
+        _functions.check_callable(model)
+        network: Any = _blackbox.adapt(model, dict(call_kwargs or {}), output, batched)
         return Wrapped(network, mean, std, layout, batched, None, names, cam_layer)
     tapper = Tapper((1 if batched else 0) if layout == "NCHW" else None)
     network = _network(model, variables, dict(call_kwargs or {}), tapper)
@@ -102,9 +102,9 @@ def wrap(
     if network is model and plain and all(v is None for v in (mean, std, output, names, cam_layer)):
         return network
     if network is model and _is(model, "flax.nnx", "Module"):  # the same, taken apart once and not at every use
-        from jaxsal.classifiers import nnx
+        from jaxsal.classifiers import _nnx
 
-        network, cam_layer = nnx.adapt(model, None, {}, None), cam_layer or getattr(model, "cam_layer", None)
+        network, cam_layer = _nnx.adapt(model, None, {}, None), cam_layer or getattr(model, "cam_layer", None)
     return Wrapped(network, mean, std, layout, batched, output, names, cam_layer)
 
 
@@ -113,28 +113,28 @@ def _network(model: Any, variables: Any, call_kwargs: dict[str, Any], tapper: Ta
     if isinstance(model, Wrapped) or getattr(type(model), MARK, False):
         return _as_it_is(model, variables, call_kwargs)
     if _is(model, "haiku", "Transformed") or _is(model, "haiku", "TransformedWithState"):
-        from jaxsal.classifiers import haiku
+        from jaxsal.classifiers import _haiku
 
-        return haiku.adapt(model, variables, call_kwargs, tapper)
+        return _haiku.adapt(model, variables, call_kwargs, tapper)
     if _is(model, "flax.linen", "Module"):
-        from jaxsal.classifiers import linen
+        from jaxsal.classifiers import _linen
 
-        return linen.adapt(model, variables, call_kwargs, tapper)
+        return _linen.adapt(model, variables, call_kwargs, tapper)
     if _is(model, "flax.nnx", "Module"):
-        from jaxsal.classifiers import nnx
+        from jaxsal.classifiers import _nnx
 
-        return nnx.adapt(model, variables, call_kwargs, tapper)
+        return _nnx.adapt(model, variables, call_kwargs, tapper)
     if _is(model, "equinox", "Module"):
-        from jaxsal.classifiers import equinox
+        from jaxsal.classifiers import _equinox
 
-        return equinox.adapt(model, variables, call_kwargs, tapper)
+        return _equinox.adapt(model, variables, call_kwargs, tapper)
     if _is(model, "keras", "Layer"):
-        from jaxsal.classifiers import keras
+        from jaxsal.classifiers import _keras
 
-        return keras.adapt(model, variables, call_kwargs, tapper)
-    functions.check_callable(model)
+        return _keras.adapt(model, variables, call_kwargs, tapper)
+    _functions.check_callable(model)
     if is_leaf(model) or variables is not None:
-        return functions.adapt(model, variables, call_kwargs)
+        return _functions.adapt(model, variables, call_kwargs)
     return _as_it_is(model, variables, call_kwargs)
 
 
@@ -148,7 +148,7 @@ def _as_it_is(model: Any, variables: Any, call_kwargs: dict[str, Any]) -> Any:
     no_variables("a callable pytree", variables)
     if call_kwargs:
         raise TypeError(message("call_kwargs", list(call_kwargs), "none: a callable pytree is called with images only"))
-    return functions.in_evaluation(model)
+    return _functions.in_evaluation(model)
 
 
 def ready(f: Any, x: Any) -> Any:
@@ -173,10 +173,10 @@ def _apart(module: Any) -> Any:
     """A classifier of an NNX module that holds its variables, not the module; also of one that is a classifier."""
     if not getattr(type(module), MARK, False):
         return wrap(module)
-    from jaxsal.classifiers import nnx
+    from jaxsal.classifiers import _nnx
 
     return Wrapped(
-        nnx.adapt(module, None, {}, None),
+        _nnx.adapt(module, None, {}, None),
         cam_layer=getattr(module, "cam_layer", None),
         labels=getattr(module, "labels", None),
     )

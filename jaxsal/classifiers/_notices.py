@@ -17,8 +17,8 @@ import numpy as np
 from jaxsal import _compat as c
 from jaxsal._checks import message
 from jaxsal.classifiers._origins import Frame, origin
-from jaxsal.tracing.once import program
-from jaxsal.tracing.rewrite import Path, Values, interpret
+from jaxsal.tracing._once import program
+from jaxsal.tracing._rewrite import Path, Values, interpret
 
 WITHOUT_GRADIENTS = "occlusion, rise, lime, kernel_shap, shapley"
 """The methods that a classifier without derivatives and without taps can be given to."""

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsal.tracing.taps import tap
+from jaxsal.tracing._taps import tap
 
 ATTRIBUTE = "_jaxsal_tap"
 _CLASSES: dict[type, type] = {}

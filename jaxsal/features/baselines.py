@@ -18,8 +18,8 @@ from jaxsal._checks import message
 from jaxsal._dct import gaussian_blur
 from jaxsal._method import method, settle
 from jaxsal._types import Array, Bool, Classifier, Float, Images, Key, Scores, TargetLike
+from jaxsal.features._basis import against
 from jaxsal.features._pytree import register
-from jaxsal.features.basis import against
 
 
 def constant(x: Images, value: Float[Array, "..."] | float | int = 0.0) -> Images:

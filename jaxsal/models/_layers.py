@@ -18,7 +18,7 @@ from jax import lax
 
 from jaxsal._checks import message
 from jaxsal._types import Array, Float
-from jaxsal.tracing.taps import tap
+from jaxsal.tracing._taps import tap
 
 # Normal numbers drawn by one compiled program.
 _BLOCK = 2**18

@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxsal.models._layers import conv, dense, global_average
 from jaxsal.models.network import Network
-from jaxsal.tracing.taps import tap
+from jaxsal.tracing._taps import tap
 
 # Blocks and channels of each of the four stages.
 _CONFIGS = {

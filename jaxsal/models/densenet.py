@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxsal.models._layers import average_pool, batch_norm, conv, dense, global_average, max_pool, relu
 from jaxsal.models.network import Network
-from jaxsal.tracing.taps import tap
+from jaxsal.tracing._taps import tap
 
 _GROWTH, _BOTTLENECK = 32, 128
 _DEPTHS = {"densenet121": (6, 12, 24, 16), "densenet169": (6, 12, 32, 32)}

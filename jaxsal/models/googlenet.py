@@ -16,7 +16,7 @@ from flax import nnx
 
 from jaxsal.models._layers import batch_norm, conv, dense, global_average, max_pool, relu
 from jaxsal.models.network import Network
-from jaxsal.tracing.taps import tap
+from jaxsal.tracing._taps import tap
 
 # Inputs; channels of the 1x1 branch, of the 3x3 branch (reduced, out), of the third branch (reduced, out),
 # and after pooling.

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxsal import _checks
 from jaxsal.models._layers import batch_norm, conv, dense, global_average
 from jaxsal.models.network import Network
-from jaxsal.tracing.taps import tap
+from jaxsal.tracing._taps import tap
 
 # Expansion, channels, number of blocks, stride of the first.
 _PLAN = (

@@ -15,7 +15,7 @@ from flax import nnx
 
 from jaxsal.models._layers import batch_norm, conv, dense, global_average, max_pool, relu
 from jaxsal.models.network import Network
-from jaxsal.tracing.taps import tap
+from jaxsal.tracing._taps import tap
 
 
 def _shortcut(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> nnx.List:

@@ -18,7 +18,7 @@ from jaxsal.models._layers import batch_norm, conv, global_average, relu
 from jaxsal.models._layouts import LAYOUTS
 from jaxsal.models.network import Network
 from jaxsal.models.resnet import BasicBlock
-from jaxsal.tracing.taps import tap
+from jaxsal.tracing._taps import tap
 
 IMAGE_SIZE = 96
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

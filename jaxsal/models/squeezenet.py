@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxsal.models._layers import conv, global_average, max_pool, relu, sequential
 from jaxsal.models.network import Network
-from jaxsal.tracing.taps import tap
+from jaxsal.tracing._taps import tap
 
 # Kernel and channels of the first convolution, and the positions of the max-pools.
 _CONFIGS = {"squeezenet1_0": (7, 96, (2, 6, 11)), "squeezenet1_1": (3, 64, (2, 5, 8))}

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxsal.models._layers import adaptive_average, batch_norm, conv, dense, max_pool, sequential
 from jaxsal.models._layouts import Layout, dense_of_maps
 from jaxsal.models.network import Network
-from jaxsal.tracing.taps import tap
+from jaxsal.tracing._taps import tap
 
 _BINS = 7
 _CHANNELS = (64, 128, 256, 512, 512)

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxsal._checks import message
+from jaxsal.features._basis import against
 from jaxsal.features._pytree import altered
-from jaxsal.features.basis import against
-from jaxsal.paths.path import Status, saturation
-from jaxsal.paths.projection import pinch, project, saturate
-from jaxsal.paths.scores import SIGNS, branches, closer, slopes
+from jaxsal.paths._path import Status, saturation
+from jaxsal.paths._projection import pinch, project, saturate
+from jaxsal.paths._scores import SIGNS, branches, closer, slopes
 from jaxsal.paths.settings import Settings, at, is_zero
 
 RUNNING = -1

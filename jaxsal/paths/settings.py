@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxsal import _checks
 from jaxsal._checks import choice, message
 from jaxsal._types import Array, Float
-from jaxsal.paths.projection import not_negative
+from jaxsal.paths._projection import not_negative
 
 Schedule: TypeAlias = float | int | Float[Array, ""] | Callable[[Any], Any]
 """A number, or one for each iteration: a function of its index, such as ``optax.linear_schedule``. A number given as an

@@ -11,8 +11,8 @@ from nets import conv, images, tiny
 
 import jaxsal as js
 from jaxsal._dct import dct
-from jaxsal.cam import bilateral_filter
-from jaxsal.cam.signature import reconstruction
+from jaxsal.cams import bilateral_filter
+from jaxsal.cams._signature import reconstruction
 
 RAW = {"size": "layer", "normalize": False}
 

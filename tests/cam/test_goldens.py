@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxsal as js
-from jaxsal.cam import layer_cam
+from jaxsal.cams import layer_cam
 
 CASES = ["squeezenet1_1_96", "resnet18_96", "vgg16_64"]
 TOOL = {

@@ -8,8 +8,8 @@ from flax import linen, nnx
 from nets import conv, images, tiny
 
 import jaxsal as js
-from jaxsal.cam._axes import Part, _reshape, source
-from jaxsal.cam._layers import resolve_layers
+from jaxsal.cams._axes import Part, _reshape, source
+from jaxsal.cams._layers import resolve_layers
 
 BLOCKS = jnp.linspace(0.1, 0.4, 4 * 9).reshape(4, 3, 3, 1, 1) * jnp.eye(3)  # four of 3 x 3 x 3 x 3
 
@@ -318,7 +318,7 @@ def test_numbers():
         resolve_layers(f, x, 1.5)
 
 
-LAYERED = [name for name, m in js.METHODS.items() if m.__module__.startswith("jaxsal.cam.")]
+LAYERED = [name for name, m in js.METHODS.items() if m.__module__.startswith("jaxsal.cams.")]
 
 
 def test_methods_are_all_there():

@@ -12,11 +12,11 @@ import pytest
 from nets import Tiny, images, tiny
 
 from jaxsal import targets
-from jaxsal.cam._layers import resolve_layers
-from jaxsal.cam._maps import activations, activations_and_gradient, bilinear_matrix, resize, unit
+from jaxsal.cams._layers import resolve_layers
+from jaxsal.cams._maps import activations, activations_and_gradient, bilinear_matrix, resize, unit
 from jaxsal.tracing import tap
 
-js_cam = importlib.import_module("jaxsal.cam")  # js.cam is the function
+js_cam = importlib.import_module("jaxsal.cams")  # js.cam is the function
 RNG = np.random.default_rng(0)
 
 

@@ -8,7 +8,7 @@ import pytest
 from nets import images, tiny
 
 import jaxsal as js
-from jaxsal.cam._principal import aligned, eigenpair, principal_map
+from jaxsal.cams._principal import aligned, eigenpair, principal_map
 
 SHAPES = {"more cells": (1, 4, 5, 3), "more channels": (1, 2, 3, 40)}
 

@@ -9,7 +9,7 @@ import pytest
 from nets import images, tiny
 
 from jaxsal import targets
-from jaxsal.cam import (
+from jaxsal.cams import (
     ablation_cam,
     cam,
     grad_cam,
@@ -20,7 +20,7 @@ from jaxsal.cam import (
     score_cam,
     xgrad_cam,
 )
-from jaxsal.cam._maps import bilinear_matrix
+from jaxsal.cams._maps import bilinear_matrix
 from jaxsal.propagation import guided_backprop
 from jaxsal.tracing import replace
 

@@ -9,7 +9,7 @@ import pytest
 from nets import images
 
 from jaxsal.features import BlurPyramid, FeatureBasis, Patches, Pixels, Segments, Superpixels, baselines
-from jaxsal.features.basis import against
+from jaxsal.features._basis import against
 
 LABELS = np.random.default_rng(0).integers(0, 5, (2, 12, 10)).astype(np.int32)
 LABELS[1] = np.minimum(LABELS[1], 3)  # the second image has a region less

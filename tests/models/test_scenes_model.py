@@ -18,7 +18,7 @@ from jaxsal.models.scenes import IMAGE_SIZE, MEAN, STD, normalize, to_arrays
 from jaxsal.models.state_dict import from_torchvision
 from jaxsal.models.train_scenes import evaluate, main, save, soft_labels, train
 from jaxsal.models.weights import EMBEDDED
-from jaxsal.tracing.taps import capture
+from jaxsal.tracing._taps import capture
 
 pytestmark = pytest.mark.computes
 

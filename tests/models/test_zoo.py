@@ -12,7 +12,7 @@ from jaxsal import models
 from jaxsal.models.cifar_resnet import Block
 from jaxsal.models.registry import architecture
 from jaxsal.models.state_dict import _OneKey
-from jaxsal.tracing.taps import capture, taps
+from jaxsal.tracing._taps import capture, taps
 
 FAMILIES = [
     "alexnet", "vgg11", "vgg11_bn", "googlenet", "resnet18", "resnet50", "densenet121", "squeezenet1_1",

@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxsal import models
 from jaxsal.models.state_dict import name_map
-from jaxsal.tracing.taps import capture
+from jaxsal.tracing._taps import capture
 
 GOLDENS = [
     "alexnet",

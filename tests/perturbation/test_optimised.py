@@ -11,9 +11,9 @@ from scipy.special import ndtr
 import jaxsal as js
 from jaxsal.features import Patches, Pixels, Segments, baselines
 from jaxsal.perturbation import extremal_masks, extremal_perturbation, meaningful_perturbation
+from jaxsal.perturbation._extremal import area_penalty
 from jaxsal.perturbation._max_convolution import max_convolution, reach
-from jaxsal.perturbation.extremal import area_penalty
-from jaxsal.perturbation.meaningful import _shifted, _variation
+from jaxsal.perturbation._meaningful import _shifted, _variation
 
 BRIGHT = jnp.full((2, 12, 12, 3), 0.9).at[1].set(0.8)  # all as bright, so that only what counts stands out
 SQUARE = np.zeros((12, 12), bool)

@@ -9,7 +9,7 @@ from perturbation.oracles import linear, per_feature
 
 from jaxsal.features import Patches, Pixels, Segments
 from jaxsal.perturbation import Estimate, rise
-from jaxsal.perturbation.rise import grid_mask
+from jaxsal.perturbation._rise import grid_mask
 
 X = images(2, 12)
 

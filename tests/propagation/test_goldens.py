@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxsal as js
-from jaxsal.propagation.relevance.rules import AlphaBeta, Epsilon, Flat, WSquare, ZPlus
+from jaxsal.propagation._relevance.rules import AlphaBeta, Epsilon, Flat, WSquare, ZPlus
 
 CASES = ["squeezenet1_1_96", "resnet18_96", "vgg16_64"]
 COMPOSITES = ["epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_gamma_box"]

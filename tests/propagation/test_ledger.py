@@ -8,7 +8,7 @@ from flax import nnx
 from nets import images, tiny
 
 import jaxsal as js
-from jaxsal.propagation.relevance.rules import AlphaBeta, Epsilon
+from jaxsal.propagation._relevance.rules import AlphaBeta, Epsilon
 
 FAST = ["squeezenet1_1", "resnet18"]
 REST = [n for n in js.models.list() if n != "scenes" and n not in FAST]

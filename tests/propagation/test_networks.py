@@ -8,7 +8,7 @@ from nets import conv, images, tiny
 
 import jaxsal as js
 from jaxsal.propagation import composites
-from jaxsal.propagation.relevance.rules import Box, Epsilon, Flat, Gamma, Pass, ZPlus
+from jaxsal.propagation._relevance.rules import Box, Epsilon, Flat, Gamma, Pass, ZPlus
 
 
 def draw(seed, *shape):
@@ -321,8 +321,8 @@ PREPROCESSING = {
 @pytest.mark.parametrize("name", PREPROCESSING)
 def test_bounds_of_preprocessing(name):
     """What z^B takes for the bounds holds for every image, and they are not those of the corners alone."""
-    from jaxsal.propagation.program.bounds import Interval, bounds
-    from jaxsal.propagation.program.trace import evaluate, trace
+    from jaxsal.propagation._program.bounds import Interval, bounds
+    from jaxsal.propagation._program.trace import evaluate, trace
 
     prepare = PREPROCESSING[name]
     x = jax.random.uniform(jax.random.key(0), (1, 4, 4, 3))

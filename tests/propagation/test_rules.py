@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxsal.propagation import RelevanceTable
-from jaxsal.propagation.relevance.lrp import relevance
-from jaxsal.propagation.relevance.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Norm, WSquare, ZPlus
+from jaxsal.propagation._relevance.lrp import relevance
+from jaxsal.propagation._relevance.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Norm, WSquare, ZPlus
 
 
 def draw(seed, *shape):

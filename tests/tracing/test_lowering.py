@@ -7,7 +7,7 @@ import pytest
 from nets import conv, images, tiny
 
 import jaxsal as js
-from jaxsal.tracing.lowering import Lowered
+from jaxsal.tracing._lowering import Lowered
 
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NHWC")
 

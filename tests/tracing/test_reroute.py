@@ -8,7 +8,7 @@ from nets import images, tiny
 
 import jaxsal as js
 from jaxsal import _compat as c
-from jaxsal.propagation.rectifiers import DECONVNET, GUIDED
+from jaxsal.propagation._rectifiers import DECONVNET, GUIDED
 
 RELUS = {
     "relu": jax.nn.relu,

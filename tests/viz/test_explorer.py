@@ -16,7 +16,7 @@ from jaxsal import cli
 from jaxsal._commands.inputs import features
 from jaxsal.features import Patches, Pixels
 from jaxsal.paths import affine, evaluate, pixel_ablation_path
-from jaxsal.paths.scores import KINDS
+from jaxsal.paths._scores import KINDS
 from jaxsal.paths.settings import PRESETS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,12 +9,12 @@ import pytest
 from scipy import ndimage
 
 import jaxsal as js
-from jaxsal.features.sift import matrices
-from jaxsal.features.sift.basis import recompose
-from jaxsal.features.sift.cells import nearest, smooth_cells
-from jaxsal.features.sift.cutouts import smooth_features
-from jaxsal.features.sift.matrices import norms, tables
-from jaxsal.features.sift.scale_space import grid, layers, reconstruct, sharp, up
+from jaxsal.features._sift import matrices
+from jaxsal.features._sift.basis import recompose
+from jaxsal.features._sift.cells import nearest, smooth_cells
+from jaxsal.features._sift.cutouts import smooth_features
+from jaxsal.features._sift.matrices import norms, tables
+from jaxsal.features._sift.scale_space import grid, layers, reconstruct, sharp, up
 
 
 def rebuilds(basis, x):

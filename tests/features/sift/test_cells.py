@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxsal.features.sift import cells
-from jaxsal.features.sift.scale_space import grid
+from jaxsal.features._sift import cells
+from jaxsal.features._sift.scale_space import grid
 
 POINTS = np.array([[3.2, 4.1, 1.2], [15.7, 6.4, 2.0], [9.3, 17.9, 3.1], [18.1, 19.3, 1.7], [10.2, 10.6, 8.0]])
 WHERE = grid((22, 25))

@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from jaxsal._luma import luma
-from jaxsal.features.sift import keypoints
-from jaxsal.features.sift.keypoints import _fit, _refined
+from jaxsal.features._sift import keypoints
+from jaxsal.features._sift.keypoints import _fit, _refined
 
 
 def points(x, **options):

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from jaxsal._dct import gaussian_blur
-from jaxsal.features.sift.scale_space import grid, layers, reconstruct, sharp, up
+from jaxsal.features._sift.scale_space import grid, layers, reconstruct, sharp, up
 
 
 def psnr(got, want):
