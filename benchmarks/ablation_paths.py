@@ -203,8 +203,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder with weights and imagenet_val")
     parser.add_argument("--network", default="squeezenet1_1", choices=("squeezenet1_1", "mobilenet_v2"))
     parser.add_argument("--images", type=int, help="only the first so many")
-    parser.add_argument("--score", default="retaining", choices=paths.scores.KINDS)
-    parser.add_argument("--objective", choices=list(paths.scores.OBJECTIVES), help="default: that of the preset")
+    parser.add_argument("--score", default="retaining", choices=paths.KINDS)
+    parser.add_argument("--objective", choices=list(paths.OBJECTIVES), help="default: that of the preset")
     parser.add_argument("--reduction", nargs="+", default=list(REDUCTIONS), choices=list(REDUCTIONS))
     parser.add_argument("--preset", default="default", choices=list(paths.settings.PRESETS))
     parser.add_argument(

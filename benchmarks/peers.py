@@ -19,7 +19,7 @@ TARGET = 3
 
 def state_dict(network: Any) -> dict[str, np.ndarray]:
     """Random weights under torchvision's names, for both frameworks."""
-    from jaxsal.models.state_dict import name_map
+    from jaxsal.models._files.state_dict import name_map
 
     rng = np.random.default_rng(0)
     out = {}

@@ -326,7 +326,7 @@ def arguments() -> argparse.Namespace:
         help="pointing: a path score and its η; again for more (default: contrastive 1 2 4, straddle 4)",
     )  # fmt: skip
     parser.add_argument("--pixels", nargs="*", default=["straddle"], help="path scores on pixels; of added, on both")
-    parser.add_argument("--score", default="straddle", choices=paths.scores.KINDS, help="stability: of the paths")
+    parser.add_argument("--score", default="straddle", choices=paths.KINDS, help="stability: of the paths")
     parser.add_argument("--preset", default="thesis", choices=list(paths.settings.PRESETS))
     parser.add_argument(
         "--weights", default="norm", choices=("norm", "equal"), help="of features, in time and gradient"

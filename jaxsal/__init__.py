@@ -57,7 +57,7 @@ from jaxsal.propagation import excitation_backprop as excitation_backprop
 from jaxsal.propagation import guided_backprop as guided_backprop
 from jaxsal.propagation import lrp as lrp
 from jaxsal.propagation import relevance_ledger as relevance_ledger
-from jaxsal.tracing import Table as Table
+from jaxsal.tracing import GradientTable as GradientTable
 from jaxsal.tracing import capture as capture
 from jaxsal.tracing import replace as replace
 from jaxsal.tracing import reroute as reroute

@@ -9,7 +9,7 @@ from PIL import Image
 
 from jaxsal import methods
 from jaxsal.cli import main
-from jaxsal.models.weights import EMBEDDED
+from jaxsal.models._weights import EMBEDDED
 
 GOOD = np.random.default_rng(0).uniform(size=(60, 50, 3)).astype(np.float32)
 

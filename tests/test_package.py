@@ -1,5 +1,8 @@
 """What a new user meets: the import, README's lines, the documentation of the methods."""
 
+import ast
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -54,3 +57,57 @@ def test_methods_are_documented(name):
     # js.ablation_path answers the path, the table its heatmap.
     public = js.paths.ablation_path_heatmap if name == "ablation_path" else getattr(js, name)
     assert public is js.METHODS[name]
+
+
+ARROWS = {  # of each room, the rooms it may import from; what begins with an underscore lies below all of them
+    "tracing": "",
+    "targets": "",
+    "heatmaps": "",
+    "data": "",
+    "classifiers": "tracing",
+    "models": "data tracing",
+    "features": "targets",
+    "gradients": "targets",
+    "perturbation": "features targets",
+    "paths": "features targets",
+    "propagation": "targets tracing",
+    "cams": "classifiers propagation targets tracing",
+    "methods": "cams gradients heatmaps paths perturbation propagation",
+    "evaluation": "features paths",
+    "viz": "paths targets",
+    "_method": "classifiers targets tracing",
+    "_commands": "data evaluation features gradients methods models paths targets tracing viz",
+    "cli": "_commands",
+    "__main__": "cli",
+}
+
+
+def test_arrows_point_one_way():
+    """No room imports from one above it, and all rooms are known here."""
+    package, wrong = Path(js.__file__).parent, []
+    for file in package.rglob("*.py"):
+        room = file.relative_to(package).with_suffix("").parts[0]
+        if room == "__init__":
+            continue
+        allowed = {room, *ARROWS.get(room, "").split()}
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "jaxsal":
+                _, *rest = node.module.split(".")
+                for other in rest[:1] or [alias.name for alias in node.names]:
+                    below = other.startswith("_") and (other == "_method" or other not in ARROWS)
+                    if other not in allowed and not below:
+                        wrong.append(f"{file.relative_to(package)}: {other}")
+    assert wrong == []
+
+
+def test_paths_say_what_is_public():
+    """What a public path leads to is a module wherever it is one: no function hides it."""
+    hidden = []
+    for found in pkgutil.walk_packages(js.__path__, "jaxsal."):
+        if "._" in found.name:
+            continue
+        parent, name = found.name.rsplit(".", 1)
+        module = importlib.import_module(found.name)
+        if getattr(importlib.import_module(parent), name, module) is not module:
+            hidden.append(found.name)
+    assert hidden == []

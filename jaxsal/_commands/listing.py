@@ -9,7 +9,7 @@ from collections.abc import Callable
 def models(options: argparse.Namespace) -> Callable[[], None]:
     """Names of the architectures."""
     from jaxsal import models as zoo
-    from jaxsal.models.weights import EMBEDDED
+    from jaxsal.models._weights import EMBEDDED
 
     def run() -> None:
         for name in zoo.list():

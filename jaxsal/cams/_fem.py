@@ -19,7 +19,7 @@ def fem(
     layer: Layer | None = None,
     size: Size = "image",
     normalize: bool = True,
-    K: int | float = 1.0,
+    threshold: int | float = 1.0,
     comparison: str = ">=",
     weighting: str = "mean",
 ) -> Float[Array, "n *t rows columns"]:
@@ -37,10 +37,10 @@ def fem(
         mean of their maps; None for the default (see ``jaxsal.cams``).
       size: "image", "layer" (the tap's own resolution) or (height, width), by (bi)linear interpolation.
       normalize: scale each map to [0, 1] (a constant one gives zeros).
-      K: threshold in standard deviations above the mean.
+      threshold: K, in standard deviations above the mean.
       comparison: ">=" (the paper) or ">". They differ on channels that are constant.
       weighting: "mean" (the paper), or "fraction" for pytorch-grad-cam's R = ReLU(Σ_k mean(B_k) A_k), which
-        it uses with K = 2 and ">".
+        it uses with threshold 2 and ">".
 
     Returns:
       Heatmap ``float[n h w]``; ``float[n t h w]`` for a layer with a time axis.
@@ -57,7 +57,7 @@ def fem(
 
     def weigh(name: str) -> Any:
         values = activations(f, x, name)[1]
-        strong = _strong(values, K, comparison)
+        strong = _strong(values, threshold, comparison)
         weights, cast = (values, strong) if weighting == "mean" else (strong, values)
         return unless_broken((weights.mean(cells(values), keepdims=True) * cast).sum(-1), values)
 
@@ -65,7 +65,7 @@ def fem(
     return mean_over_layers(weigh, f, x, layer, size, normalize, positive, reach=None, ranks=(4, 5))
 
 
-def _strong(values: Any, K: int | float, comparison: str) -> Any:
-    threshold = values.mean(cells(values), keepdims=True) + K * values.std(cells(values), keepdims=True)
+def _strong(values: Any, sigmas: int | float, comparison: str) -> Any:
+    threshold = values.mean(cells(values), keepdims=True) + sigmas * values.std(cells(values), keepdims=True)
     strong = values >= threshold if comparison == ">=" else values > threshold
     return strong.astype(values.dtype)

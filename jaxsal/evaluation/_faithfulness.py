@@ -145,7 +145,7 @@ def _curve(
 ) -> Curve:
     """The score as features are ablated in the order of ``heatmap``; with ``keep``, read from the far end."""
     if basis is None:
-        basis = Pixels(x, baselines.resolve(baseline, f, x, target), x.shape[1:3])
+        basis = Pixels(x, baselines.images_of(baseline, f, x, target), x.shape[1:3])
         weights = None
     elif baseline is not None:
         raise ValueError(message("baseline", "one beside a basis", "None: a basis has its own"))

@@ -7,5 +7,6 @@ from jaxsal.features._pixels import Pixels as Pixels
 from jaxsal.features._pyramid import BlurPyramid as BlurPyramid
 from jaxsal.features._segments import Segments as Segments
 from jaxsal.features._sift import Sift as Sift
+from jaxsal.features._sift import keypoints as keypoints
 from jaxsal.features._sift import sift as sift
 from jaxsal.features._superpixels import Superpixels as Superpixels

@@ -248,6 +248,6 @@ def changes_class(
     return targets.decision(f(against(x, baseline))) != explained
 
 
-def resolve(baseline: Any, f: Classifier, x: Images, target: TargetLike) -> Images:
+def images_of(baseline: Any, f: Classifier, x: Images, target: TargetLike) -> Images:
     """The images of a baseline given as a number, images, or a function ``(f, x, target) -> images``."""
     return against(x, baseline(f, x, target) if callable(baseline) else baseline)

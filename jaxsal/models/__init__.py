@@ -10,9 +10,9 @@ On accelerators JAX multiplies float32 in reduced precision unless ``jax_default
 ``"float32"``; agreement with torchvision to 1e-4 holds in full float32.
 """
 
-from jaxsal.models.classifier import Pretrained as Pretrained
-from jaxsal.models.network import Network as Network
-from jaxsal.models.registry import create as create
-from jaxsal.models.registry import list as list
-from jaxsal.models.state_dict import from_torchvision as from_torchvision
-from jaxsal.models.weights import load as load
+from jaxsal.models._architectures.network import Network as Network
+from jaxsal.models._architectures.registry import create as create
+from jaxsal.models._architectures.registry import list as list
+from jaxsal.models._classifier import Pretrained as Pretrained
+from jaxsal.models._files.state_dict import from_torchvision as from_torchvision
+from jaxsal.models._weights import load as load

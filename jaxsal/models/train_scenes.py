@@ -26,7 +26,7 @@ from safetensors import numpy as safetensors
 from jaxsal import _checks
 from jaxsal._types import Array, Float, Key
 from jaxsal.data import scenes
-from jaxsal.models.scenes import IMAGE_SIZE, MEAN, STD, Scenes, normalize, to_arrays
+from jaxsal.models._architectures.scenes import IMAGE_SIZE, MEAN, STD, ScenesNet, normalize, to_arrays
 
 _REPORT_EVERY = 100
 
@@ -45,7 +45,7 @@ class Accuracy(NamedTuple):
     second: float
 
 
-def soft_labels(batch: scenes.Scenes, share: float = 0.2) -> Float[Array, "n k"]:
+def soft_labels(batch: scenes.ScenesNet, share: float = 0.2) -> Float[Array, "n k"]:
     """Target probabilities: ``1 - share`` for the label, ``share`` spread over the classes of other objects.
 
     So the highest logit is the label's and the next ones are those of what else is there.
@@ -65,7 +65,7 @@ def soft_labels(batch: scenes.Scenes, share: float = 0.2) -> Float[Array, "n k"]
 
 def train(
     key: Key, *, steps: int = 3000, batch_size: int = 32, peak: float = 4e-3, verbose: bool = False
-) -> tuple[Scenes, np.ndarray]:
+) -> tuple[ScenesNet, np.ndarray]:
     """Train a network with AdamW and a one-cycle schedule.
 
     Args:
@@ -81,7 +81,7 @@ def train(
     _checks.positive("steps", steps)
     _checks.positive("batch_size", batch_size)
     initial, drawing = jax.random.split(key)
-    network = Scenes(rngs=nnx.Rngs(initial))
+    network = ScenesNet(rngs=nnx.Rngs(initial))
     network.train()
     graph, *variables = nnx.split(network, nnx.Param, nnx.BatchStat)
     params, statistics = variables
@@ -89,7 +89,7 @@ def train(
     schedule = optax.cosine_onecycle_schedule(max(steps, 10), peak, pct_start=0.1)
     optimizer = optax.adamw(schedule, b2=0.99, weight_decay=0.02, mask=jax.tree.map(lambda p: p.ndim > 1, params))
 
-    def loss_of(params: Any, statistics: Any, batch: scenes.Scenes) -> Any:
+    def loss_of(params: Any, statistics: Any, batch: scenes.ScenesNet) -> Any:
         network = nnx.merge(graph, params, statistics, copy=True)
         logits = network(normalize(batch.images))
         loss = optax.softmax_cross_entropy(logits, soft_labels(batch)).mean()
@@ -124,7 +124,7 @@ def _logits(network: Any, images: Any) -> Any:
     return network(normalize(images))
 
 
-def evaluate(network: Scenes, key: Key, *, n: int = 4000, batch_size: int = 250) -> Accuracy:
+def measure(network: ScenesNet, key: Key, *, n: int = 4000, batch_size: int = 250) -> Accuracy:
     """Accuracy on scenes drawn from a key, which must not be the one trained with.
 
     Args:
@@ -150,7 +150,7 @@ def evaluate(network: Scenes, key: Key, *, n: int = 4000, batch_size: int = 250)
     return Accuracy(float(right.mean()), by_count, float(next_right[objects > 1].mean()))
 
 
-def save(network: Scenes, folder: Path) -> Path:
+def save(network: ScenesNet, folder: Path) -> Path:
     """Write ``scenes.safetensors`` (float16) into a folder, all of it or nothing.
 
     The header says what a loader must know: architecture, mean, std, image size and class names.
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     network, _ = train(training, steps=options.steps, batch_size=options.batch_size, verbose=True)
     path = save(network, options.out)
     stored = jax.tree.map(lambda value: value.astype(jnp.float16).astype(value.dtype), network)
-    accuracy = evaluate(stored, testing, n=options.test_scenes)
+    accuracy = measure(stored, testing, n=options.test_scenes)
     counts = ", ".join(f"{value:.2%} of {c + 1}" for c, value in enumerate(accuracy.by_count))
     print(f"top-1 on unseen scenes: {accuracy.overall:.2%} (by number of objects: {counts})")
     print(f"second logit is another object's: {accuracy.second:.2%}")

@@ -24,5 +24,7 @@ from jaxsal.paths._reductions import class_transition as class_transition
 from jaxsal.paths._reductions import contrastive_average as contrastive_average
 from jaxsal.paths._reductions import influence_weighted as influence_weighted
 from jaxsal.paths._reductions import window as window
+from jaxsal.paths._scores import KINDS as KINDS
+from jaxsal.paths._scores import OBJECTIVES as OBJECTIVES
 from jaxsal.paths._scores import evaluate as evaluate
 from jaxsal.paths._scores import score_gradient as score_gradient

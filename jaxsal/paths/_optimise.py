@@ -151,7 +151,7 @@ def ablation_path(
     check_objective(settings.objective, chosen)
     if basis is None:
         baseline = known_baselines.blur if baseline is None else baseline
-        basis = Pixels(x, known_baselines.resolve(baseline, f, x, target), mask_shape)
+        basis = Pixels(x, known_baselines.images_of(baseline, f, x, target), mask_shape)
     elif baseline is not None:
         raise ValueError(message("baseline", "one beside a basis", "None: a basis has its own"))
     if basis.num_images != x.shape[0]:

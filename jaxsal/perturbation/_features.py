@@ -40,7 +40,7 @@ def choose(
       ValueError: both basis and baseline, or a basis of other images.
     """
     if basis is None:
-        return default(None if baseline is None else baselines.resolve(baseline, f, x, target))
+        return default(None if baseline is None else baselines.images_of(baseline, f, x, target))
     if baseline is not None:
         raise ValueError(message("baseline", "one beside a basis", "one of the two", "A basis has its own baseline."))
     if not isinstance(basis, FeatureBasis) and callable(basis):
@@ -62,7 +62,7 @@ def grid(x: Any, background: Any) -> Patches:
     return Patches(x, background, tuple(max(1, -(-side // 8)) for side in x.shape[1:3]))
 
 
-def evaluate(
+def score_samples(
     f: Classifier,
     score: Any,
     basis: FeatureBasis,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxsal._checks import message
 from jaxsal._method import method
 from jaxsal._types import Classifier, Heatmaps, Images, Key, TargetLike
-from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, evaluate, flat, grid
+from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, flat, grid, score_samples
 from jaxsal.perturbation._regression import least_squares
 from jaxsal.perturbation._sampling import Estimate, random_keys, sampled
 from jaxsal.targets import resolve
@@ -82,7 +82,7 @@ def kernel_shap(
         return 1 - coalitions(valid, sample)[1].reshape(-1, *features.mask_shape)
 
     def scores_of(samples: Any) -> Any:
-        return evaluate(f, score, features, ablated, samples, batch_size, valid) - empty[:, None]
+        return score_samples(f, score, features, ablated, samples, batch_size, valid) - empty[:, None]
 
     def design(sample: Any) -> tuple[Any, Any]:
         return jax.vmap(coalitions, (0, None))(valid, sample)

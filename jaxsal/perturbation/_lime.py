@@ -12,7 +12,7 @@ from jaxsal._method import method
 from jaxsal._types import Classifier, Heatmaps, Images, Key, TargetLike
 from jaxsal.features import FeatureBasis, Superpixels
 from jaxsal.features._superpixels import available
-from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, evaluate, flat, grid
+from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, flat, grid, score_samples
 from jaxsal.perturbation._regression import least_squares
 from jaxsal.perturbation._sampling import Estimate, random_keys, sampled
 from jaxsal.targets import resolve
@@ -92,7 +92,7 @@ def lime(
 
     def scores_of(samples: Any) -> Any:
         ablated = lambda _, s: 1 - there(s).reshape(-1, *features.mask_shape)  # noqa: E731
-        return evaluate(f, score, features, ablated, samples, batch_size) - whole
+        return score_samples(f, score, features, ablated, samples, batch_size) - whole
 
     def fit(scores: Any, count: Any) -> tuple[Any, Any]:
         # Columns of features that are not there are empty: any positive penalty makes their coefficients 0.

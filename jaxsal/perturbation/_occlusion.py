@@ -13,7 +13,7 @@ from jaxsal._method import method
 from jaxsal._types import Classifier, Heatmaps, Images, TargetLike
 from jaxsal.features import Pixels
 from jaxsal.features._patches import window_size
-from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, evaluate, flat
+from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, flat, score_samples
 from jaxsal.targets import resolve
 
 
@@ -74,7 +74,7 @@ def occlusion(
         row, column = rows[sample // len(columns)], columns[sample % len(columns)]
         return row[:, :, None] * column[:, None, :]
 
-    scores = evaluate(f, score, pixels, ablated, jnp.arange(len(rows) * len(columns), dtype=jnp.int32), batch_size)
+    scores = score_samples(f, score, pixels, ablated, jnp.arange(len(rows) * len(columns), dtype=jnp.int32), batch_size)
     drops = (score(logits).astype(jnp.float32)[:, None] - scores).reshape(-1, len(rows), len(columns))
     # Windows are products of intervals, so the sum over those on a pixel is two small matrix products.
     total = jnp.einsum("rh,nrc,cw->nhw", rows, drops, columns, precision="highest")
@@ -89,7 +89,7 @@ def _features(f: Any, x: Any, target: Any, basis: BasisLike, baseline: Any, batc
     def ablated(_: Any, sample: Any) -> Any:
         return jax.nn.one_hot(sample, features.num_features, dtype=jnp.float32).reshape(-1, *features.mask_shape)
 
-    scores = evaluate(f, score, features, ablated, jnp.arange(features.num_features, dtype=jnp.int32), batch_size)
+    scores = score_samples(f, score, features, ablated, jnp.arange(features.num_features, dtype=jnp.int32), batch_size)
     return answer(features, flat(score(logits).astype(jnp.float32)[:, None] - scores), x)
 
 

@@ -12,7 +12,7 @@ from jaxsal._checks import message
 from jaxsal._method import method, settle
 from jaxsal._types import Classifier, Heatmaps, Images, Key, TargetLike
 from jaxsal.features import Pixels
-from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, evaluate, flat
+from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, flat, score_samples
 from jaxsal.perturbation._sampling import Estimate, fold, random_keys, sampled
 
 
@@ -80,7 +80,7 @@ def rise(
         return (draw < p).astype(jnp.float32).reshape(-1, *features.mask_shape)
 
     def scores_of(samples: Any) -> Any:
-        return evaluate(f, score, features, lambda _, s: 1 - seen(s), samples, batch_size)
+        return score_samples(f, score, features, lambda _, s: 1 - seen(s), samples, batch_size)
 
     def fit(scores: Any, count: Any) -> tuple[Any, Any]:
         masks = lambda s: seen(s).reshape(len(s), -1)  # noqa: E731

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxsal._checks import message
 from jaxsal._method import method
 from jaxsal._types import Classifier, Heatmaps, Images, Key, TargetLike
-from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, evaluate, flat, grid
+from jaxsal.perturbation._features import BaselineLike, BasisLike, answer, choose, flat, grid, score_samples
 from jaxsal.perturbation._sampling import Estimate, random_keys, sampled
 from jaxsal.targets import resolve
 
@@ -86,7 +86,7 @@ def shapley(
         if size == 1:
             return jnp.zeros((x.shape[0], len(orders), 0), jnp.float32)
         samples = (orders[:, None] * (size - 1) + jnp.arange(size - 1)).ravel()
-        scores = evaluate(f, score, features, ablated, samples, batch_size, valid)
+        scores = score_samples(f, score, features, ablated, samples, batch_size, valid)
         return scores.reshape(x.shape[0], len(orders), size - 1)
 
     def gains(scores: Any) -> Any:

@@ -89,7 +89,7 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class GradientTable:
     """An immutable list of rules; of those that match a site, the one added last applies.
 
     Attributes:
@@ -98,7 +98,7 @@ class Table:
 
     entries: tuple[Entry, ...] = ()
 
-    def with_rule(self, primitive: Any, rule: Rule, where: Callable[[Site], bool] | None = None) -> Table:
+    def with_rule(self, primitive: Any, rule: Rule, where: Callable[[Site], bool] | None = None) -> GradientTable:
         """This table with one more rule, which goes before those already there.
 
         Args:
@@ -106,7 +106,7 @@ class Table:
           rule: ``rule(site, inputs, outputs, cotangents) -> cotangents of the inputs``, None for zero.
           where: which sites it applies to; all by default.
         """
-        return Table((Entry(primitive, rule, where), *self.entries))
+        return GradientTable((Entry(primitive, rule, where), *self.entries))
 
     def rule_for(self, site: Site) -> Rule | None:
         """The rule that applies at a site, or None."""
@@ -115,7 +115,7 @@ class Table:
 
 @dataclasses.dataclass
 class _TableVisitor:
-    table: Table
+    table: GradientTable
     changes: int = 0
 
     def wants(self, jaxpr: c.Jaxpr, path: Path) -> bool:
@@ -172,7 +172,7 @@ class Rerouted:
     """``f`` with the derivative that a table gives it; see ``reroute``."""
 
     f: Any
-    table: Table = dataclasses.field(metadata={"static": True})
+    table: GradientTable = dataclasses.field(metadata={"static": True})
 
     @property
     def cam_layer(self) -> str | None:
@@ -197,11 +197,11 @@ class Rerouted:
 @functools.singledispatch
 def route(table: Any, f: Callable) -> Callable:
     """``f`` with the derivative of a table; tables of other kinds register how theirs is made."""
-    raise TypeError(message("table", type(table).__name__, "a js.Table or js.RelevanceTable"))
+    raise TypeError(message("table", type(table).__name__, "a js.GradientTable or js.RelevanceTable"))
 
 
 @route.register
-def _(table: Table, f: Callable) -> Callable:
+def _(table: GradientTable, f: Callable) -> Callable:
     return Rerouted(f, table)
 
 
@@ -213,8 +213,8 @@ def reroute(f: Callable, table: Any) -> Callable:
 
     Args:
       f: any JAX function or callable pytree; its leaves stay leaves of the result.
-      table: the rules; ``Table()`` changes nothing. A ``RelevanceTable`` has no derivative to fall back to: there a
-        primitive without a rule is an error.
+      table: the rules; ``GradientTable()`` changes nothing. A ``RelevanceTable`` has no derivative to fall back to:
+        there a primitive without a rule is an error.
 
     Returns:
       A callable pytree, to be differentiated by ``jax.grad``/``jax.vjp`` or handed to any attribution method.

@@ -239,7 +239,7 @@ def test_image_signature_finds_the_odd_patch():
 @pytest.mark.parametrize("comparison", [">=", ">"])
 def test_fem_is_its_definition(layer, comparison):
     f, x, values = layer
-    got = js.fem(f, x, K=0.5, comparison=comparison, **RAW)
+    got = js.fem(f, x, threshold=0.5, comparison=comparison, **RAW)
     for i, v in enumerate(values):
         want = np.zeros(v.shape[:2])
         for k in range(v.shape[-1]):

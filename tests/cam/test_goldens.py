@@ -21,7 +21,7 @@ TOOL = {
     "score_cam": (js.score_cam, {"corners": True}),
     "ablation_cam": (js.ablation_cam, {}),
     "kpca_cam": (js.kpca_cam, {}),
-    "fem": (js.fem, {"K": 2, "comparison": ">", "weighting": "fraction"}),
+    "fem": (js.fem, {"threshold": 2, "comparison": ">", "weighting": "fraction"}),
 }
 PRINCIPAL = {"eigen_cam": js.eigen_cam, "eigen_grad_cam": js.eigen_grad_cam}
 

@@ -17,8 +17,8 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 import jaxsal as js
-from jaxsal.models import hub
-from jaxsal.models.state_dict import name_map
+from jaxsal.models import _hub as hub
+from jaxsal.models._files.state_dict import name_map
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SLOW = 1 << 17
@@ -133,7 +133,7 @@ def test_a_stale_partial_file_is_found_out(server, tmp_path):
 
 def test_a_killed_process_leaves_nothing_that_blocks(server, tmp_path):
     call = f"hub.fetch('{server.url}/slow/w.bin', '{SHA}', pathlib.Path('{tmp_path}'))"
-    code = f"import pathlib; from jaxsal.models import hub; {call}"
+    code = f"import pathlib; from jaxsal.models import _hub as hub; {call}"
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
     while not (tmp_path / "w.bin.part").exists() or not (tmp_path / "w.bin.part").stat().st_size:

@@ -26,7 +26,8 @@ from models.pytorch_files import (
     write_zip,
 )
 
-from jaxsal.models import _unpickler, pickled
+from jaxsal.models._files import pickled
+from jaxsal.models._files import unpickler as _unpickler
 
 WRITERS = [write_zip, write_legacy]
 both = pytest.mark.parametrize("write", WRITERS, ids=["zip", "legacy"])
@@ -258,7 +259,7 @@ def test_calls_are_refused_and_nothing_runs(name, protocol, tmp_path):
     [
         ("torch", "load"), ("torch.serialization", "load"), ("torch.hub", "load"), ("torch.jit", "load"),
         ("torch._utils", "_rebuild_qtensor"), ("torch._utils", "_rebuild_tensor_v2.__globals__"),
-        ("jaxsal.models.pickled", "read"), ("numpy", "load"), ("numpy._core.multiarray", "_reconstruct"),
+        ("jaxsal.models._files.pickled", "read"), ("numpy", "load"), ("numpy._core.multiarray", "_reconstruct"),
         ("collections", "OrderedDict.fromkeys"), ("torch.storage", "_load_from_bytes"), ("copyreg", "_reconstructor"),
         ("argparse", "Namespace"), ("torch.nn.modules.linear", "Linear"), ("torch", "FloatStorage.__init__"),
     ],

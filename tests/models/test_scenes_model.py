@@ -12,12 +12,12 @@ from safetensors import safe_open
 
 from jaxsal import models
 from jaxsal.data.scenes import CLASSES, Scenes, compose, generate
-from jaxsal.models import scenes as model
+from jaxsal.models._architectures import scenes as model
 from jaxsal.models import train_scenes
-from jaxsal.models.scenes import IMAGE_SIZE, MEAN, STD, normalize, to_arrays
-from jaxsal.models.state_dict import from_torchvision
-from jaxsal.models.train_scenes import evaluate, main, save, soft_labels, train
-from jaxsal.models.weights import EMBEDDED
+from jaxsal.models._architectures.scenes import IMAGE_SIZE, MEAN, STD, normalize, to_arrays
+from jaxsal.models._files.state_dict import from_torchvision
+from jaxsal.models._weights import EMBEDDED
+from jaxsal.models.train_scenes import main, measure, save, soft_labels, train
 from jaxsal.tracing._taps import capture
 
 pytestmark = pytest.mark.computes
@@ -131,7 +131,7 @@ def test_bfloat16_agrees(classifier, unseen):
 
 
 def test_arrays_there_and_back():
-    network = model.Scenes(num_classes=5, rngs=nnx.Rngs(3))
+    network = model.ScenesNet(num_classes=5, rngs=nnx.Rngs(3))
     arrays = to_arrays(network)
     assert arrays["layer2.0.downsample.0.weight"].shape == (32, 16, 1, 1) and arrays["fc.weight"].shape == (5, 96)
     assert {"bn1.running_var", "layer4.0.bn2.bias"} <= set(arrays)
@@ -140,7 +140,7 @@ def test_arrays_there_and_back():
 
 
 def test_saving_is_all_or_nothing(tmp_path, monkeypatch):
-    network = model.Scenes(rngs=nnx.Rngs(0))
+    network = model.ScenesNet(rngs=nnx.Rngs(0))
     path = save(network, tmp_path / "new")
     before = path.read_bytes()
 
@@ -167,7 +167,7 @@ def test_soft_labels():
 def test_evaluate_counts_what_is_right(classifier):
     """With the batches that the evaluation draws, counted again by hand."""
     key = jax.random.key(5)
-    accuracy = evaluate(classifier.network, key, n=400, batch_size=250)
+    accuracy = measure(classifier.network, key, n=400, batch_size=250)
     batches = [generate(part, 250) for part in jax.random.split(key, 2)]
     right = np.concatenate([see(classifier, b.images)[0].argmax(axis=1) == b.labels for b in batches])
     objects = np.concatenate([(b.object_labels >= 0).sum(axis=1) for b in batches])

@@ -14,7 +14,7 @@ from models.pytorch_files import storage, tensor, write_zip
 from safetensors.numpy import load_file, save_file
 
 import jaxsal as js
-from jaxsal.models import weights
+from jaxsal.models import _weights as weights
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 from jaxsal import models
-from jaxsal.models.cifar_resnet import Block
-from jaxsal.models.registry import architecture
-from jaxsal.models.state_dict import _OneKey
+from jaxsal.models._architectures.cifar_resnet import Block
+from jaxsal.models._architectures.registry import architecture
+from jaxsal.models._files.state_dict import _OneKey
 from jaxsal.tracing._taps import capture, taps
 
 FAMILIES = [

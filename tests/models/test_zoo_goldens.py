@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from jaxsal import models
-from jaxsal.models.state_dict import name_map
+from jaxsal.models._files.state_dict import name_map
 from jaxsal.tracing._taps import capture
 
 GOLDENS = [

@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 
 from jaxsal import models
-from jaxsal.models._layouts import dense_of_maps
-from jaxsal.models.state_dict import name_map
+from jaxsal.models._architectures.layouts import dense_of_maps
+from jaxsal.models._files.state_dict import name_map
 
 
 def state_dict_of(name, num_classes=5, dtype=np.float32, **options):

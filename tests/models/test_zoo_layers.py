@@ -4,7 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsal.models._layers import adaptive_average, average_pool, averaging_matrix, global_average, max_pool
+from jaxsal.models._architectures.layers import (
+    adaptive_average,
+    average_pool,
+    averaging_matrix,
+    global_average,
+    max_pool,
+)
 
 
 def pooled(x, kernel, stride, padding, ceil_mode, reduce):

@@ -63,7 +63,7 @@ def test_reroute_with_a_relevance_table():
     np.testing.assert_array_equal(routed(x), f(x))
     np.testing.assert_allclose(js.gradient(routed, x, 1), js.lrp(f, x, 1, composite=table), atol=1e-7)
     score = lambda f: jax.grad(lambda x: f(x)[:, 1].sum())(x)  # noqa: E731
-    np.testing.assert_array_equal(score(js.reroute(f, js.Table())), score(f))
+    np.testing.assert_array_equal(score(js.reroute(f, js.GradientTable())), score(f))
 
 
 # The same layers written in other ways have the same relevance.
@@ -126,7 +126,7 @@ def custom(x, kernels):
 def test_forms_of_one_network(form, composite):
     kernels, x = draw(1, 3, 3, 3, 3, 3) / 3, draw(2, 2, 5, 5, 3)
     if form in (scanned, backwards):  # in a loop nobody is first: the body is the same at every step
-        table = composites.resolve(composite)
+        table = composites.table_of(composite)
         composite = js.RelevanceTable(tuple(line for line in table.lines if line.first is None))
     want = js.lrp(lambda x: plain(x, kernels), x, 1, composite=composite)
     got = js.lrp(lambda x: form(x, kernels), x, 1, composite=composite)
@@ -322,12 +322,12 @@ PREPROCESSING = {
 def test_bounds_of_preprocessing(name):
     """What z^B takes for the bounds holds for every image, and they are not those of the corners alone."""
     from jaxsal.propagation._program.bounds import Interval, bounds
-    from jaxsal.propagation._program.trace import evaluate, trace
+    from jaxsal.propagation._program.trace import trace, values_of
 
     prepare = PREPROCESSING[name]
     x = jax.random.uniform(jax.random.key(0), (1, 4, 4, 3))
     program, _ = trace(prepare, x, depends=(True,))
-    env = evaluate(program, [x])
+    env = values_of(program, [x])
     given = {program.arguments[0]: Interval(jnp.zeros_like(x), jnp.ones_like(x), 0.0)}
     found = bounds(program, env, given, program.outputs[0])
     assert np.isfinite(found.low).all() and np.isfinite(found.high).all()

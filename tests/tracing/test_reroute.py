@@ -53,7 +53,7 @@ def test_other_maxima_keep_their_derivative():
 def test_an_empty_table_is_the_gradient_exactly():
     f, x = tiny(), images()
     run = lambda f: jax.jit(jax.grad(lambda f, x: f(x).sum(), argnums=(0, 1)))(f, x)  # noqa: E731
-    (pf, px), (qf, qx) = run(f), run(js.reroute(f, js.Table()))
+    (pf, px), (qf, qx) = run(f), run(js.reroute(f, js.GradientTable()))
     np.testing.assert_array_equal(px, qx)
     jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(pf), jax.tree.leaves(qf))
 
@@ -68,7 +68,7 @@ def test_custom_derivatives_without_a_match_are_kept():
 
 
 def test_any_primitive_by_a_rule_of_one_line():
-    table = js.Table().with_rule(jax.lax.sin_p, lambda site, inputs, outputs, cotangents: [10 * cotangents[0]])
+    table = js.GradientTable().with_rule(jax.lax.sin_p, lambda site, inputs, outputs, cotangents: [10 * cotangents[0]])
     f = lambda x: (jnp.sin(x) + jnp.cos(x)).sum()  # noqa: E731
     np.testing.assert_allclose(jax.grad(js.reroute(f, table))(X), 10 - np.sin(X), rtol=1e-6)
     where = table.with_rule(jax.lax.sin_p, lambda s, i, o, ct: s.vjp(i, ct), where=lambda site: True)
@@ -78,7 +78,9 @@ def test_any_primitive_by_a_rule_of_one_line():
 
 def test_sites_know_their_line():
     lines = []
-    table = js.Table().with_rule(c.max_p, lambda s, i, o, ct: s.vjp(i, ct), where=lambda s: bool(lines.append(s.line)))
+    table = js.GradientTable().with_rule(
+        c.max_p, lambda s, i, o, ct: s.vjp(i, ct), where=lambda s: bool(lines.append(s.line))
+    )
     js.reroute(lambda x: jnp.maximum(x, 3.0), table)(X)
     assert "test_reroute.py" in lines[0]
 

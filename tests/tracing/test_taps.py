@@ -107,7 +107,7 @@ def test_under_outer_transformations():
 
 def test_pieces_are_pytrees_of_the_parameters():
     f, x = tiny(), images(1)
-    for piece in (js.capture(f, "late"), js.split(f, "late")[0], js.reroute(f, js.Table())):
+    for piece in (js.capture(f, "late"), js.split(f, "late")[0], js.reroute(f, js.GradientTable())):
         assert len(jax.tree.leaves(piece)) == len(jax.tree.leaves(f))
         run = jax.jit(lambda piece, x: piece(x))
         run(piece, x)

@@ -39,7 +39,7 @@ from jaxsal.propagation._program.elementwise import ELEMENTWISE
 from jaxsal.propagation._program.primitives import MAXIMA, MOVEMENT, POOLS, SUMS
 from jaxsal.propagation._program.reading import Reading, read
 from jaxsal.propagation._program.softmax import Exponent
-from jaxsal.propagation._program.trace import Env, Node, Program, evaluate, run
+from jaxsal.propagation._program.trace import Env, Node, Program, run, values_of
 from jaxsal.propagation._program.walk import backward
 from jaxsal.tracing._lowering import lowered
 from jaxsal.tracing._tables import Site
@@ -188,7 +188,7 @@ def differences(
       rule: one of ``RULES``.
       plus: for each argument the positive part of its difference; None to split by sign.
     """
-    now, before = evaluate(program, at), evaluate(program, reference)
+    now, before = values_of(program, at), values_of(program, reference)
     reading = read(program, now)
     known: Env | None = None if rule == "rescale" else {}
     found = Differences(program, reading, steps_of(program, reading), now, before, known, rule)

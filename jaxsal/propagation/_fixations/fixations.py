@@ -14,7 +14,7 @@ from jaxsal._method import combine, method, partition, settle
 from jaxsal._types import Array, Classifier, Float, Heatmaps, Images, TargetLike
 from jaxsal.propagation._fixations.backtrack import Points, back, joined
 from jaxsal.propagation._program.reading import Operation, read
-from jaxsal.propagation._program.trace import Env, Program, evaluate, trace
+from jaxsal.propagation._program.trace import Env, Program, trace, values_of
 from jaxsal.propagation._program.unroll import unrolled
 from jaxsal.propagation._program.walk import backward
 from jaxsal.propagation._relevance.excitation import WINNERS
@@ -96,7 +96,7 @@ def _fixations(f: Any, x: Any, target: Any, num_points: int) -> tuple[Any, Any, 
     def single(image: Any, chosen: Any) -> tuple[Any, Any, Any]:
         straight = unrolled(lambda arrays, x: combine(arrays, static)(x))
         program, _ = trace(straight, arrays, image[None], depends=(False, True))
-        env = evaluate(program, [*arrays, image[None]])
+        env = values_of(program, [*arrays, image[None]])
         chosen, logits = jax.tree.map(lambda v: v[None], chosen), env[program.outputs[0]]
         if logits.shape[0] != 1:
             hint = "It holds one row for each image of the batch, and this method takes one image at a time."

@@ -272,7 +272,7 @@ def run(nodes: Iterable[Node], env: Env, fixed: Env | None = None) -> Env:
     return env
 
 
-def evaluate(program: Program, args: Sequence[Any], fixed: Env | None = None) -> Env:
+def values_of(program: Program, args: Sequence[Any], fixed: Env | None = None) -> Env:
     """Every value of the program at ``args``, by number; see ``run``."""
     return run((node for node in program.nodes if node.depends), begin(program, args), fixed)
 

@@ -7,7 +7,7 @@ operation, a position, a part of the network by its taps, a primitive, or severa
     table = table.with_rule(my_rule, primitive=jax.lax.erf_inv_p)
 
 Rules for primitives that are no layers are functions ``rule(site, inputs, outputs, cotangents) -> cotangents`` as in
-``js.Table``; relevance arrives as the cotangent.
+``js.GradientTable``; relevance arrives as the cotangent.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ COMPOSITES: dict[str, Callable[[], RelevanceTable]] = {
 }
 
 
-def resolve(composite: RelevanceTable | str) -> RelevanceTable:
+def table_of(composite: RelevanceTable | str) -> RelevanceTable:
     """A table, or the one of this name.
 
     Raises:

@@ -97,7 +97,7 @@ def relevance_ledger(
     References:
       Bach et al. 2015, Eq. 2 (conservation); white-box survey, Eq. 11.
     """
-    table = composites.resolve(composite)
+    table = composites.table_of(composite)
     settled = settle(f, x, target)
 
     def single(image: Any, chosen: Any) -> tuple[Any, ...]:

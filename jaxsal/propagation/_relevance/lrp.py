@@ -11,7 +11,7 @@ from jaxsal import _checks
 from jaxsal._checks import message
 from jaxsal._method import combine, method, partition
 from jaxsal._types import Attributions, Classifier, Images, TargetLike
-from jaxsal.propagation._program.trace import evaluate, trace
+from jaxsal.propagation._program.trace import trace, values_of
 from jaxsal.propagation._relevance import composites
 from jaxsal.propagation._relevance.composites import RelevanceTable
 from jaxsal.propagation._relevance.propagate import Account, propagate
@@ -32,7 +32,7 @@ def relevance(f: Any, x: Any, target: Any, table: RelevanceTable, seed: str, bia
     arrays, static = partition(f)
     program, _ = trace(lambda arrays, x: combine(arrays, static)(x), arrays, x, depends=(False, True))
     args = [*arrays, x]
-    env = evaluate(program, args)
+    env = values_of(program, args)
     logits = env[program.outputs[0]]
     if logits.shape[0] != x.shape[0]:
         hint = "It holds one row for each image of the batch, and this method takes one image at a time."
@@ -102,7 +102,7 @@ def lrp(
     if composite == "epsilon_gamma_box":
         table = composites.epsilon_gamma_box(0.0 if low is None else low, 1.0 if high is None else high)
     else:
-        table = composites.resolve(composite)
+        table = composites.table_of(composite)
     return relevance_map(f, x, target, table, seed, bias)
 
 

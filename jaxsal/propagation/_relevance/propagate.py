@@ -25,7 +25,7 @@ from jaxsal import _compat as c
 from jaxsal._checks import message
 from jaxsal.propagation._program.bounds import Interval, bounds
 from jaxsal.propagation._program.reading import Operation, read
-from jaxsal.propagation._program.trace import Env, Program, evaluate, flatten, run, wide
+from jaxsal.propagation._program.trace import Env, Program, flatten, run, values_of, wide
 from jaxsal.propagation._program.walk import backward
 from jaxsal.propagation._relevance.composites import RelevanceTable
 from jaxsal.propagation._relevance.rules import Box, Norm, Shares, divided
@@ -285,7 +285,7 @@ def _loop(op: Operation, relevance: list[Any], context: Context) -> Sequence[Any
         to_carry, to_consts = state
         carry, x, seeds = step
         live = [r if o in body.dependent else None for r, o in zip([*to_carry, *seeds], body.outputs)]
-        values = evaluate(body, [*consts, *carry, *x])
+        values = values_of(body, [*consts, *carry, *x])
         ends = (False, False)
         shares, account = propagate(body, values, live, context.table, bias=context.bias, ends=ends)
         full = [z if s is None else s for z, s in zip(zeros([*consts, *carry, *x]), shares)]
@@ -309,7 +309,7 @@ def _branch(op: Operation, relevance: list[Any], context: Context) -> Sequence[A
         def back(values: list[Any], relevance: list[Any]) -> tuple[list[Any], Any]:
             body = flatten(closed.jaxpr, closed.consts, marks)
             shares, account = propagate(
-                body, evaluate(body, values), relevance, context.table, bias=context.bias, ends=(op.first, op.last)
+                body, values_of(body, values), relevance, context.table, bias=context.bias, ends=(op.first, op.last)
             )
             return [wide(jnp.zeros_like(v)) if s is None else s for v, s in zip(values, shares)], account.columns
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsal._method import combine, partition
-from jaxsal.propagation._program.trace import Env, Program, begin, evaluate, trace
+from jaxsal.propagation._program.trace import Env, Program, begin, trace, values_of
 from jaxsal.propagation._relevance.composites import RelevanceTable
 from jaxsal.propagation._relevance.propagate import propagate
 from jaxsal.tracing._tables import route
@@ -40,7 +40,7 @@ class Relevant:
 
         def forward(arrays: list[Any], x: Any) -> tuple[Any, tuple[list[Any], Any, Env]]:
             program, structure = traced(arrays, x)
-            env = evaluate(program, [*arrays, x])
+            env = values_of(program, [*arrays, x])
             kept = {number: env[number] for number in program.dependent}
             return jax.tree.unflatten(structure, [env[o] for o in program.outputs]), (arrays, x, kept)
 

@@ -16,9 +16,9 @@ import numpy as np
 from flax import nnx
 
 from jaxsal._checks import message
-from jaxsal.models._layouts import LAYOUTS, Layout
-from jaxsal.models.network import Network
-from jaxsal.models.registry import architecture
+from jaxsal.models._architectures.layouts import LAYOUTS, Layout
+from jaxsal.models._architectures.network import Network
+from jaxsal.models._architectures.registry import architecture
 
 
 class Entry(NamedTuple):

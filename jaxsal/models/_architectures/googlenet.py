@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxsal.models._layers import batch_norm, conv, dense, global_average, max_pool, relu
-from jaxsal.models.network import Network
+from jaxsal.models._architectures.layers import batch_norm, conv, dense, global_average, max_pool, relu
+from jaxsal.models._architectures.network import Network
 from jaxsal.tracing._taps import tap
 
 # Inputs; channels of the 1x1 branch, of the 3x3 branch (reduced, out), of the third branch (reduced, out),

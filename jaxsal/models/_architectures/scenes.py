@@ -14,10 +14,10 @@ import numpy as np
 from flax import nnx
 
 from jaxsal._types import Images
-from jaxsal.models._layers import batch_norm, conv, global_average, relu
-from jaxsal.models._layouts import LAYOUTS
-from jaxsal.models.network import Network
-from jaxsal.models.resnet import BasicBlock
+from jaxsal.models._architectures.layers import batch_norm, conv, global_average, relu
+from jaxsal.models._architectures.layouts import LAYOUTS
+from jaxsal.models._architectures.network import Network
+from jaxsal.models._architectures.resnet import BasicBlock
 from jaxsal.tracing._taps import tap
 
 IMAGE_SIZE = 96
@@ -27,7 +27,7 @@ _WIDTHS = (16, 32, 64, 96)
 _STRIDES = (1, 2, 2, 1)
 
 
-class Scenes(Network):
+class ScenesNet(Network):
     """A residual network of four one-block stages; layers and taps are named as in torchvision's ResNet."""
 
     names: ClassVar[tuple[str, ...]] = ("scenes",)

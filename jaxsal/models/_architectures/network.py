@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxsal._checks import message
 from jaxsal._types import Array, Logits
-from jaxsal.models._layouts import Layout
+from jaxsal.models._architectures.layouts import Layout
 
 
 class Network(nnx.Module):

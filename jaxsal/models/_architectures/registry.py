@@ -8,17 +8,17 @@ from typing import Any
 from flax import nnx
 
 from jaxsal import _checks
-from jaxsal.models.alexnet import AlexNet
-from jaxsal.models.cifar_resnet import CifarResNet
-from jaxsal.models.convnext import ConvNeXt
-from jaxsal.models.densenet import DenseNet
-from jaxsal.models.googlenet import GoogLeNet
-from jaxsal.models.mobilenet import MobileNetV2
-from jaxsal.models.network import Network
-from jaxsal.models.resnet import ResNet
-from jaxsal.models.scenes import Scenes
-from jaxsal.models.squeezenet import SqueezeNet
-from jaxsal.models.vgg import VGG
+from jaxsal.models._architectures.alexnet import AlexNet
+from jaxsal.models._architectures.cifar_resnet import CifarResNet
+from jaxsal.models._architectures.convnext import ConvNeXt
+from jaxsal.models._architectures.densenet import DenseNet
+from jaxsal.models._architectures.googlenet import GoogLeNet
+from jaxsal.models._architectures.mobilenet import MobileNetV2
+from jaxsal.models._architectures.network import Network
+from jaxsal.models._architectures.resnet import ResNet
+from jaxsal.models._architectures.scenes import ScenesNet
+from jaxsal.models._architectures.squeezenet import SqueezeNet
+from jaxsal.models._architectures.vgg import VGG
 
 _FAMILIES: tuple[type[Network], ...] = (
     AlexNet,
@@ -30,7 +30,7 @@ _FAMILIES: tuple[type[Network], ...] = (
     MobileNetV2,
     ConvNeXt,
     CifarResNet,
-    Scenes,
+    ScenesNet,
 )
 ARCHITECTURES: dict[str, type[Network]] = {name: family for family in _FAMILIES for name in family.names}
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from flax import nnx
 
-from jaxsal.models._layers import adaptive_average, batch_norm, conv, dense, max_pool, sequential
-from jaxsal.models._layouts import Layout, dense_of_maps
-from jaxsal.models.network import Network
+from jaxsal.models._architectures.layers import adaptive_average, batch_norm, conv, dense, max_pool, sequential
+from jaxsal.models._architectures.layouts import Layout, dense_of_maps
+from jaxsal.models._architectures.network import Network
 from jaxsal.tracing._taps import tap
 
 _BINS = 7

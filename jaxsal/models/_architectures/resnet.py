@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from flax import nnx
 
-from jaxsal.models._layers import batch_norm, conv, dense, global_average, max_pool, relu
-from jaxsal.models.network import Network
+from jaxsal.models._architectures.layers import batch_norm, conv, dense, global_average, max_pool, relu
+from jaxsal.models._architectures.network import Network
 from jaxsal.tracing._taps import tap
 
 

@@ -16,10 +16,11 @@ import numpy as np
 
 from jaxsal import _checks
 from jaxsal._checks import message
-from jaxsal.models import hub, pickled
-from jaxsal.models.classifier import Pretrained
-from jaxsal.models.registry import architecture
-from jaxsal.models.state_dict import from_torchvision
+from jaxsal.models import _hub as hub
+from jaxsal.models._architectures.registry import architecture
+from jaxsal.models._classifier import Pretrained
+from jaxsal.models._files import pickled
+from jaxsal.models._files.state_dict import from_torchvision
 
 EMBEDDED = {"scenes": Path(__file__).with_name("scenes.safetensors")}
 """Weights that come with the package."""

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxsal.models._layers import conv, dense, global_average
-from jaxsal.models.network import Network
+from jaxsal.models._architectures.layers import conv, dense, global_average
+from jaxsal.models._architectures.network import Network
 from jaxsal.tracing._taps import tap
 
 # Blocks and channels of each of the four stages.

@@ -12,8 +12,8 @@ import jax
 from flax import nnx
 
 from jaxsal import _checks
-from jaxsal.models._layers import batch_norm, conv, dense, global_average
-from jaxsal.models.network import Network
+from jaxsal.models._architectures.layers import batch_norm, conv, dense, global_average
+from jaxsal.models._architectures.network import Network
 from jaxsal.tracing._taps import tap
 
 # Expansion, channels, number of blocks, stride of the first.

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxsal.models._layers import conv, global_average, max_pool, relu, sequential
-from jaxsal.models.network import Network
+from jaxsal.models._architectures.layers import conv, global_average, max_pool, relu, sequential
+from jaxsal.models._architectures.network import Network
 from jaxsal.tracing._taps import tap
 
 # Kernel and channels of the first convolution, and the positions of the max-pools.

@@ -24,7 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxsal._checks import message
-from jaxsal.models._unpickler import Rebuild, fill, read_pickle
+from jaxsal.models._files.unpickler import Rebuild, fill, read_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001

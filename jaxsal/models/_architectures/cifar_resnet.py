@@ -15,8 +15,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jaxsal.models._layers import batch_norm, conv, dense, global_average, relu
-from jaxsal.models.network import Network
+from jaxsal.models._architectures.layers import batch_norm, conv, dense, global_average, relu
+from jaxsal.models._architectures.network import Network
 from jaxsal.tracing._taps import tap
 
 _DEPTHS = {"cifar_resnet20": 3, "cifar_resnet32": 5, "cifar_resnet44": 7, "cifar_resnet56": 9}

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxsal.models._layers import average_pool, batch_norm, conv, dense, global_average, max_pool, relu
-from jaxsal.models.network import Network
+from jaxsal.models._architectures.layers import average_pool, batch_norm, conv, dense, global_average, max_pool, relu
+from jaxsal.models._architectures.network import Network
 from jaxsal.tracing._taps import tap
 
 _GROWTH, _BOTTLENECK = 32, 128

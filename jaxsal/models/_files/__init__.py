@@ -1,0 +1,1 @@
+"""Files of parameters: what PyTorch wrote, and whose parameters they are."""
