@@ -12,8 +12,8 @@ from safetensors import safe_open
 
 from jaxsal import models
 from jaxsal.data.scenes import CLASSES, Scenes, compose, generate
-from jaxsal.models._architectures import scenes as model
 from jaxsal.models import train_scenes
+from jaxsal.models._architectures import scenes as model
 from jaxsal.models._architectures.scenes import IMAGE_SIZE, MEAN, STD, normalize, to_arrays
 from jaxsal.models._files.state_dict import from_torchvision
 from jaxsal.models._weights import EMBEDDED

@@ -90,6 +90,13 @@ CASES = {
         do("linear", {"": lambda y: jnp.cumsum(y, 2) / 5}),
         do("pass", ways.norms((1, 2))),
     ],
+    "layer norm of an instance norm": [do("pass", ways.norms((1, 2))), do("pass", ways.norms((3,)))],
+    "layer norm of an rms norm": [do("pass", ways.norms((1, 2), centred=False)), do("pass", ways.norms((3,)))],
+    "pool and a layer norm of it": [
+        do("pass", ways.norms((3,))),
+        do("linear", {"": lambda y: ways.averages((3, 3), (1, 1), "SAME")[0]["sum * (1 / n)"](y) - y}),
+        do("pass", ways.norms((1, 2))),
+    ],
     "layer norm, scaled": [do("pass", ways.norms((3,))), do("pass", ways.SCALES, NUMBERS[2])],
     "average": [do("linear", ways.averages((2, 2), (2, 2), "VALID")[0])],
     "average, same": [do("linear", ways.averages((3, 3), (2, 2), "SAME")[0])],
@@ -275,7 +282,9 @@ def test_softmax_differences(table, place):
             np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE * np.abs(want).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("case", ["layer norm", "instance norm", "rms norm", "layer norm, scaled"])
+@pytest.mark.parametrize(
+    "case", ["layer norm", "instance norm", "rms norm", "layer norm, scaled", *(c for c in CASES if "norm of an" in c)]
+)
 def test_normalisation_differences(case):
     """DeepLIFT: one map of every way to write a normalisation."""
     base = 0.3 * X[::-1, :, ::-1] + 0.1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from jaxsal import _compat as c
@@ -46,7 +46,7 @@ class Form:
       of: the values that it is a function of by itself, position by position or through statistics of them.
       statistic: those of them that it knows through sums and maxima over axes or windows alone.
       size: how many numbers it may have, where it is repeated over more positions than it was made of.
-      degree: k, if scaling what it is a function of by t scales it by t^k (small constants do not count).
+      degrees: of values in ``of``: k, if scaling that one by t scales it by t^k (small constants do not count).
       moves: how it moves, None where that is not known.
       before: what it was, perhaps scaled, before a statistic of its own was taken away from it, or added.
       shift: the statistic that was taken away.
@@ -56,15 +56,19 @@ class Form:
     of: frozenset[int] = frozenset()
     statistic: frozenset[int] = frozenset()
     size: Any = None
-    degree: float | None = 1.0
+    degrees: Mapping[int, float] = dataclasses.field(default_factory=dict)
     moves: Motion | None = None
     before: int | None = None
     shift: int | None = None
     step: bool = False
 
+    def base(self, other: Form) -> int | None:
+        """The last value that this one is a function of position by position, and the other a statistic."""
+        return max((self.of - self.statistic) & other.statistic, default=None)
+
     def has_statistic(self, other: Form) -> bool:
         """Whether another value is a statistic of what this one is a function of position by position."""
-        return not (self.of - self.statistic).isdisjoint(other.statistic)
+        return self.base(other) is not None
 
     @property
     def is_centred(self) -> bool:
@@ -80,7 +84,7 @@ class Forms:
         self._known: dict[int, Form] = {}
 
     def __getitem__(self, number: int) -> Form:
-        return self._known.get(number) or Form(frozenset({number}), moves=Motion(1.0, number))
+        return self._known.get(number) or Form(frozenset({number}), degrees={number: 1.0}, moves=Motion(1.0, number))
 
     # What is known of the results of an equation.
 
@@ -89,18 +93,19 @@ class Forms:
         before, shape = self[source], self.program.shape(source)
         count = _count(node, shape) if node.primitive in POOLS else 1.0
         moves = None if count is None else _times(before.moves, count)
-        self._settle(output, Form(before.of, before.of, None, before.degree, moves))
+        self._settle(output, Form(before.of, before.of, None, before.degrees, moves))
 
     def moved(self, node: Node, into: tuple[int, ...]) -> None:
         """What was moved about; several values next to each other scale and move as all of them do."""
         forms = [self[i] for i in into]
         of, statistic = _common(forms)
         repeated = node.primitive in RESHAPES or any(f.size is not None for f in forms)
-        degree, size = _same(f.degree for f in forms), sum(map(self.size, into))
+        degrees = {b: d for b in of if (d := _same(f.degrees.get(b) for f in forms)) is not None}
+        size = sum(map(self.size, into))
         moves, step = _same(f.moves for f in forms), all(f.step for f in forms)
         for output in node.outputs:
             fewer = self._fewer(size, output) if repeated else None
-            self._settle(output, Form(of, statistic, fewer, degree, moves, step=step))
+            self._settle(output, Form(of, statistic, fewer, degrees, moves, step=step))
 
     def elementwise(self, node: Node, into: tuple[int, ...]) -> None:
         """The result of an elementwise equation, or of a sum."""
@@ -111,7 +116,7 @@ class Forms:
             return
         size = self._fewer(max(map(self.size, into)), output)
         step = all(f.step for f in forms) or node.primitive in STEPS
-        form = Form(of, statistic, size, self.degree(node, into), self._moves(node), step=step)
+        form = Form(of, statistic, size, self.degrees(node, into), self._moves(node), step=step)
         if len(into) == 2 and node.primitive in SUMS:
             form = self._summed(node, into, form)
         elif len(into) == 1 and name in ("mul", "div", "neg") and (name != "div" or node.inputs[0] == into[0]):
@@ -119,25 +124,33 @@ class Forms:
         self._settle(output, form)
 
     def _settle(self, number: int, form: Form) -> None:
-        if not form.statistic and (form.degree is None or not form.of):  # how it scales is known by itself alone
-            form = dataclasses.replace(form, of=frozenset(), degree=1.0, moves=None)
-        if form.moves is None:  # a padded pool, a cumulated sum: it moves with itself
+        if not form.statistic and not form.degrees:  # how it scales is known by itself alone
+            form = dataclasses.replace(form, of=frozenset(), moves=None)
+        if form.moves is None or (form.moves.stays and form.degrees.get(max(form.of, default=-1)) == 0):
+            # A padded pool, a cumulated sum, what is normalised: it moves with itself.
             form = dataclasses.replace(form, moves=Motion(1.0, number))
-        self._known[number] = dataclasses.replace(form, of=form.of | {number})
+        self._known[number] = dataclasses.replace(form, of=form.of | {number}, degrees={**form.degrees, number: 1.0})
 
     def _summed(self, node: Node, into: tuple[int, ...], form: Form) -> Form:
         """What a sum of a value and its own statistic was before."""
         for number, other in (into, into[::-1]):
             if self[number].has_statistic(self[other]):
-                before = self[number].before
+                before = self[number].before if self[number].is_centred else None
                 return dataclasses.replace(form, before=number if before is None else before, shift=other)
         return form
 
-    def degree(self, node: Node, into: tuple[int, ...]) -> float | None:
-        """The degree of a result, from those of its operands; None where there is none."""
+    def degrees(self, node: Node, into: tuple[int, ...]) -> dict[int, float]:
+        """The degrees of a result, from those of its operands, where they are known."""
+        floats = [i for i in into if self.program.is_float(i)]
+        if not floats or str(node.primitive) not in _DEGREES:
+            return {}
+        of = frozenset.intersection(*(self[i].of for i in floats))
+        found = {b: self._degree(node, {i: self[i].degrees.get(b) for i in floats}) for b in of}
+        return {b: degree for b, degree in found.items() if degree is not None}
+
+    def _degree(self, node: Node, of: dict[int, float | None]) -> float | None:
         name = str(node.primitive)
-        of = {i: self[i].degree for i in into if self.program.is_float(i)}
-        if not of or None in of.values() or name not in _DEGREES:
+        if None in of.values():
             return None
         if name in ("mul", "div"):
             a, b = (of.get(i) or 0.0 for i in node.inputs)
@@ -177,8 +190,8 @@ class Forms:
             known = None if factor in self.program.dependent else self.functions.literal(factor)
             if known is not None:
                 return _times(motion, known if name == "mul" else 1 / known if known else math.nan)
-            scale = self[factor].degree
-            fixed = factor not in self.program.dependent or name == "div" or (scale is not None and scale < 0)
+            inverse = any(degree < 0 for degree in self[factor].degrees.values())
+            fixed = factor not in self.program.dependent or name == "div" or inverse
             if fixed and motion.unit is None and value != factor:
                 return motion._replace(unit=(name, self.alias(factor)))
         return None
@@ -196,10 +209,8 @@ class Forms:
 
     def scales(self, number: int, other: int, node: Node) -> bool:
         """Whether a value is divided by a statistic of its own."""
-        scale = self[other]
-        if not self[number].has_statistic(scale):
-            return False
-        return node.primitive is c.div_p or (scale.degree is not None and scale.degree < 0)
+        base = self[number].base(self[other])
+        return base is not None and (node.primitive is c.div_p or self[other].degrees.get(base, 0) < 0)
 
     def is_gate(self, number: int, value: int) -> bool:
         """Whether a factor is spread over what it multiplies, or piecewise constant."""

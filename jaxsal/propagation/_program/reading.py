@@ -259,7 +259,8 @@ class _Reader:
                 continue
             if all(self.forms.scales(number, i, node) for i in others):
                 self.scales[node] = others[0]
-                whole = self.forms[number].is_centred and self.forms.degree(node, into) == 0
+                base, degrees = self.forms[number].base(self.forms[others[0]]), self.forms.degrees(node, into)
+                whole = self.forms[number].is_centred and base is not None and degrees.get(base) == 0
                 return _Passage(self._origin(number) if whole else self.root[number], (number,))
             if all(self.forms.is_gate(i, number) for i in others) and not self.forms[number].step:
                 return _Passage(self.root[number], (number,))
@@ -275,8 +276,9 @@ class _Reader:
                 return _Passage(self.root[softmax.of], (number,))
             if node in self.softmaxes.given_back and other == self.softmaxes.given_back[node]:
                 return _Passage(self.root[number], (number,))
-            divided = form.degree == 0 and statistic.degree == 0 and self.root[number] != number and not form.step
-            if divided and form.has_statistic(statistic) and forms.stays(node):
+            base = form.base(statistic)
+            divided = base is not None and form.degrees.get(base) == statistic.degrees.get(base) == 0
+            if divided and self.root[number] != number and not form.step and forms.stays(node):
                 # y r − m r, and the constant that came with the statistic: y r + (b − m r).
                 before = self._before_constant(other)
                 return _Passage(self.root[number], (number,), without=(number, *before) if before else ())
