@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,16 +99,16 @@ class Judge:
         return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}, min(seconds)
 
 
-def chosen(options: argparse.Namespace, sigma: float | None, saturation: float | None) -> dict[str, object]:
-    """The options of ``ablation_path`` that were given; numbers as arrays, which do not compile anew.
-
-    What was not is the preset's: with ``thesis``, blur 7 px, saturation 0.8 and pinch 0.1.
-    """
+def chosen(options: argparse.Namespace, sigma: float | None, saturation: float | None) -> paths.Settings:
+    """The preset with what was given in its place; numbers as arrays, which do not compile anew."""
     numbers = {
         "blur_sigma": sigma, "saturation": saturation, "gradient_sigma": options.gradient_sigma, "pinch": options.pinch,
     }  # fmt: skip
-    given = {name: jnp.float32(value) for name, value in numbers.items() if value is not None}
-    return given | {"objective": options.objective, "num_iterations": options.iterations}
+    given: dict[str, Any] = {name: jnp.float32(value) for name, value in numbers.items() if value is not None}
+    others = {"objective": options.objective, "num_iterations": options.iterations}
+    given |= {name: value for name, value in others.items() if value is not None}
+    settings = paths.PRESETS[options.preset].replace(**given)
+    return settings.replace(min_iterations=min(settings.min_iterations, settings.num_iterations))
 
 
 def path_method(f: object, options: argparse.Namespace, sigma: float | None, saturation: float | None) -> Callable:
@@ -122,8 +123,8 @@ def path_method(f: object, options: argparse.Namespace, sigma: float | None, sat
         path = paths.ablation_path(
             f, x, labels,
             basis=Pixels(x, baseline, (options.mask_size, options.mask_size)),
-            num_masks=options.masks, score=options.score, preset=options.preset, batch_size=options.batch_size,
-            **chosen(options, sigma, saturation),
+            num_masks=options.masks, score=options.score, batch_size=options.batch_size,
+            settings=chosen(options, sigma, saturation),
         )  # fmt: skip
         maps = {name: REDUCTIONS[name](path) for name in reductions}
         # A window pulls towards zero: maps with negative values would rise to it at the border.
@@ -257,9 +258,8 @@ def main() -> int:
         found, seconds = judge.collect(path_method(f, options, sigma, saturation))
         more = {name: float(found.pop(name).mean()) for name in ("path_score", "saturation")}
         for name, heatmaps in found.items():
-            settings = paths.settings.settle_settings(
-                options.preset, chosen(options, sigma, saturation), math.sqrt(math.prod(judge.x.shape[1:3]))
-            )
+            side = math.sqrt(math.prod(judge.x.shape[1:3]))
+            settings = paths.settings.settle_settings(chosen(options, sigma, saturation), {}, side)
             what = f"{options.score} {options.preset} {settings.objective}"
             numbers = f"blur {float(settings.blur_sigma):g} px, saturation {float(settings.saturation):g}"
             title = f"{what}, {numbers}: {name}"

@@ -121,7 +121,7 @@ def coco(f: Any, data: Path, count: int | None) -> Pairs:
 
 def optimised(options: argparse.Namespace) -> dict[str, Any]:
     """How paths are optimised, everywhere."""
-    return {"preset": options.preset, "num_masks": options.masks, "num_iterations": options.iterations}
+    return {"settings": options.preset, "num_masks": options.masks, "num_iterations": options.iterations}
 
 
 def load(options: argparse.Namespace) -> tuple[Any, Pairs]:

@@ -107,7 +107,7 @@ def widest(basis: Any, x: Any, out: Path) -> None:
 
 def walk(f: Any, basis: Any, x: Any, target: int, out: Path) -> None:
     """Figures 4.9 and 4.11: slices of a straddling path, and its heatmaps; also its explorer."""
-    path = js.ablation_path(f, x, np.int32(target), basis=basis, score="straddle", preset="thesis")
+    path = js.ablation_path(f, x, np.int32(target), basis=basis, score="straddle", settings="thesis")
     print(f"  straddle score {float(path.score[0]):.3f}, {path.reasons[0]}")
     steps = np.array([1, 4, 7, 10, 12])
     several = basis.take(jnp.zeros(len(steps), int))

@@ -33,6 +33,12 @@ def strict_dtypes(method, f, x):
         return method(f, x)
 
 
+def strict(method, f, x):
+    """All that JAX can be told to be strict about, at once."""
+    with jax.checking_leaks(), jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        return jax.jit(lambda x: method(f, x))(x)
+
+
 def double_mode(method, f, x):
     """Arrays stay float32, but what is made without a dtype is float64."""
     with jax.enable_x64(True):
@@ -85,3 +91,5 @@ def shard_map(method, f, x):
 MODES = [
     disable_jit, leaks, rank_promotion, strict_dtypes, double_mode, doubles, export, donated, explicit_mesh, shard_map,
 ]  # fmt: skip
+FOR_ALL = [strict, double_mode, doubles, export, explicit_mesh, shard_map]
+"""Those that find anything beyond one method of each family."""

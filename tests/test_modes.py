@@ -15,7 +15,7 @@ from test_contracts import SETTINGS
 
 from jaxsal.methods import METHODS
 
-# One of each family in every run, the others by hand: pytest -m deep.
+# One of each family in every run, the others in CI; op by op by hand: pytest -m deep.
 FAMILIES = ("gradient", "integrated_gradients", "grad_cam")
 F, X = tiny(width=4), images(2, 8)
 
@@ -31,10 +31,9 @@ def plainly(name):
 
 def cases():
     for name in METHODS:
-        for mode in modes.MODES:
-            # Op by op is slow, and part of the contract of every method; most methods are run by hand.
-            by_hand = name not in FAMILIES or mode is modes.disable_jit
-            marks = pytest.mark.deep if by_hand else ()
+        for mode in modes.MODES if name in FAMILIES else modes.FOR_ALL:
+            # Op by op is slow, and part of the contract of every method.
+            marks = pytest.mark.deep if mode is modes.disable_jit else () if name in FAMILIES else pytest.mark.slow
             yield pytest.param(name, mode, id=f"{name}-{mode.__name__}", marks=marks)
 
 

@@ -40,7 +40,7 @@ def prepare(options: argparse.Namespace) -> Callable[[], None]:
                 name = ", ".join([classes.name(target, f.labels), *([score] if len(options.score) > 1 else [])])
                 outputs.progress(f"path for {name} ({len(found) + 1} of {len(targets) * len(options.score)})")
                 path = ablation_path(
-                    f, photo.image, np.int32(target), basis=basis, score=score, preset=options.preset,
+                    f, photo.image, np.int32(target), basis=basis, score=score, settings=options.preset,
                     num_masks=options.masks, num_iterations=options.iterations,
                 )  # fmt: skip
                 found[name], explained[name] = jax.block_until_ready(path), target

@@ -28,3 +28,5 @@ from jaxsal.paths._scores import KINDS as KINDS
 from jaxsal.paths._scores import OBJECTIVES as OBJECTIVES
 from jaxsal.paths._scores import evaluate as evaluate
 from jaxsal.paths._scores import score_gradient as score_gradient
+from jaxsal.paths.settings import PRESETS as PRESETS
+from jaxsal.paths.settings import Settings as Settings

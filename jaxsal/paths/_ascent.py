@@ -52,13 +52,8 @@ class Problem:
       basis: of the images.
       score: F, settled.
       kind: which path score.
-      settings: the numbers.
-      optimizer: an optax transformation that descends, or None.
-      monotone: how to monotonize.
+      settings: the numbers, settled.
       cells: mask cells a pixel, along rows and columns, or None if masks are no pictures.
-      distance_penalty: λ, what the distance of the two paths of "straddle" takes from their score.
-      disturbance: schedule of the noise added to the masks.
-      collapse: whether images are evaluated whose every pixel is, at random, that of the image or of the baseline.
       baselines: images to draw baselines from, or None.
       key: randomness.
       batch_size: evaluations in flight.
@@ -69,12 +64,7 @@ class Problem:
     score: Any
     kind: str
     settings: Settings
-    optimizer: Any
-    monotone: str
     cells: tuple[float, float] | None
-    distance_penalty: Any
-    disturbance: Any
-    collapse: bool
     baselines: Any
     key: Any
     batch_size: int | None
@@ -82,7 +72,7 @@ class Problem:
 
 def start(problem: Problem, paths: Any) -> State:
     """The state before the first iteration; where all that can be ablated changes nothing, there will be none."""
-    memory = () if problem.optimizer is None else jax.vmap(problem.optimizer.init)(paths)
+    memory = () if problem.settings.optimizer is None else jax.vmap(problem.settings.optimizer.init)(paths)
     image, ablated = (problem.basis(jnp.full_like(paths[:, 0, 0], end)) for end in (0, 1))
     inner = tuple(range(1, image.ndim))
     # A blurred plain image differs by rounding, which scaled up would look like a gradient.
@@ -147,7 +137,9 @@ def iterate(problem: Problem, state: State, i: Any) -> State:
 
 def _arrive(problem: Problem, paths: Any, i: Any) -> Any:
     """The ablation paths where a step that leads to ``paths`` ends."""
-    to = jax.vmap(lambda p: project(p, weights=problem.basis.weights, monotone=problem.monotone), in_axes=1, out_axes=1)
+    to = jax.vmap(
+        lambda p: project(p, weights=problem.basis.weights, monotone=problem.settings.monotone), in_axes=1, out_axes=1
+    )
     return to(_nudged(problem, paths, i))
 
 
@@ -193,14 +185,16 @@ def _gradient(problem: Problem, paths: Any, active: Any, i: Any) -> tuple[Any, A
         problem.f, problem.basis, masks, signs, problem.score, problem.settings.objective, problem.batch_size, active,
         _random(problem, masks.shape[1:], i),
     )  # fmt: skip
-    gradient = pull(got.slope.reshape(found.shape))[0] + closer(paths, problem.basis.weights, problem.distance_penalty)
+    gradient = pull(got.slope.reshape(found.shape))[0] + closer(
+        paths, problem.basis.weights, problem.settings.distance_penalty
+    )
     finite = jnp.isfinite(got.value).all(1) & jnp.isfinite(gradient).all(tuple(range(1, gradient.ndim)))
     return _lanes(finite)(gradient, jnp.zeros_like(gradient)), finite
 
 
 def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
     """What is drawn anew for the evaluations of each iteration; all images share the draws (thesis, §2.4.3)."""
-    if not (problem.collapse or problem.settings.jitter or problem.baselines is not None):
+    if not (problem.settings.collapse or problem.settings.jitter or problem.baselines is not None):
         return None
     threshold_key, baseline_key, jitter_key = jax.random.split(jax.random.fold_in(problem.key, 2 * i), 3)
     most = problem.settings.jitter or 0
@@ -212,7 +206,7 @@ def _random(problem: Problem, shape: tuple[int, ...], i: Any) -> Any:
         which = jax.random.randint(baseline_key, shape[:1], 0, problem.baselines.shape[0], jnp.int32)
 
     def see(basis: Any, mask: Any, step: Any) -> Any:
-        if problem.collapse:
+        if problem.settings.collapse:
             # A mask on a grid is drawn where it is seen, pixel by pixel: drawn on the grid, it would be blended again.
             if basis.mask_shape != fine.mask_shape:
                 basis, mask = basis.finest, basis.heatmap(mask)
@@ -252,9 +246,9 @@ def _step(problem: Problem, gradient: Any, state: State, i: Any) -> tuple[Any, A
     gradient = steepest(gradient, weights, settings.metric, settings.zero_mass, inner)
     gradient = _blurred(problem, gradient, settings.gradient_sigma, i)
     memory = state.memory
-    if problem.optimizer is not None:
+    if problem.settings.optimizer is not None:
         # Optimizers descend: they are shown the slope of what falls as the score rises.
-        change, memory = jax.vmap(problem.optimizer.update)(-gradient, memory, state.paths)
+        change, memory = jax.vmap(problem.settings.optimizer.update)(-gradient, memory, state.paths)
     else:
         change = gradient
     step = at(settings.step, i)
@@ -284,9 +278,9 @@ def steepest(slope: Any, weights: Any, metric: str, zero_mass: bool, inner: tupl
 def _nudged(problem: Problem, paths: Any, i: Any) -> Any:
     """Noise, blur, saturation, and the pinch."""
     settings = problem.settings
-    if not is_zero(problem.disturbance):
+    if not is_zero(problem.settings.disturbance):
         key = jax.random.fold_in(problem.key, 2 * i + 1)
-        paths = paths + at(problem.disturbance, i) * jax.random.normal(key, paths.shape[1:], jnp.float32)
+        paths = paths + at(problem.settings.disturbance, i) * jax.random.normal(key, paths.shape[1:], jnp.float32)
     push = (lambda p: p) if is_zero(settings.saturation) else lambda p: saturate(p, at(settings.saturation, i))
     if settings.saturate_first:
         paths = _blurred(problem, push(paths), settings.blur_sigma, i)

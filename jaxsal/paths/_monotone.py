@@ -43,7 +43,7 @@ def monotonize(values: Float[Array, "..."], axis: int = 1, *, how: str = "minmax
     References:
       Ablation-paths thesis, Algorithm 1, Lemma 6 and Fig. 2.6.
     """
-    choice("way to monotonize", how, _WAYS)
+    choice("way to monotonize", how, WAYS)
     if not -jnp.ndim(values) <= axis < jnp.ndim(values):
         raise ValueError(message("axis", axis, f"one of the {jnp.ndim(values)} axes"))
     return _monotonized(values, axis, how) if jnp.size(values) else jnp.asarray(values)
@@ -52,7 +52,7 @@ def monotonize(values: Float[Array, "..."], axis: int = 1, *, how: str = "minmax
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _monotonized(values: Any, axis: int, how: str) -> Any:
     wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-    return jnp.moveaxis(_WAYS[how](jnp.moveaxis(wide, axis, 0)), 0, axis).astype(values.dtype)
+    return jnp.moveaxis(WAYS[how](jnp.moveaxis(wide, axis, 0)), 0, axis).astype(values.dtype)
 
 
 def _minmax(p: Any, statistic: str = "midrange") -> Any:
@@ -163,7 +163,7 @@ def _clip(p: Any) -> Any:
     return (jnp.cumsum(rises, axis=0) / rises.sum(0))[:-1]
 
 
-_WAYS: dict[str, Callable[[Any], Any]] = {
+WAYS: dict[str, Callable[[Any], Any]] = {
     "minmax": _minmax,
     "pool": _pool,
     "cummax": _cummax,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxsal._checks import choice, message
 from jaxsal._method import method, permissive, settle
@@ -20,9 +18,8 @@ from jaxsal.features._basis import FeatureBasis
 from jaxsal.features._pixels import Pixels
 from jaxsal.paths import _ascent
 from jaxsal.paths._path import AblationPath, Status, affine
-from jaxsal.paths._projection import Number, not_negative
 from jaxsal.paths._scores import KINDS, OF_A_CLASS, check_objective, check_penalty, finished, num_paths, probability
-from jaxsal.paths.settings import Schedule, is_zero, settle_settings
+from jaxsal.paths.settings import Schedule, Settings, is_zero, settle_settings
 
 
 @method
@@ -36,28 +33,11 @@ def ablation_path(
     mask_shape: tuple[int, int] = (64, 64),
     num_masks: int = 14,
     score: str = "retaining",
+    settings: Settings | str = "default",
     objective: str | None = None,
-    preset: str = "default",
-    step: Schedule | None = None,
-    optimizer: optax.GradientTransformation | None = None,
-    normalize: bool | str | None = None,
-    metric: str | None = None,
-    zero_mass: bool | None = None,
     blur_sigma: Schedule | None = None,
-    gradient_sigma: Schedule | None = None,
-    border: str | None = None,
-    jitter: int | None = None,
-    average: bool | None = None,
     saturation: Schedule | None = None,
-    saturate_first: bool | None = None,
-    pinch: Schedule | None = None,
-    distance_penalty: Number = 0.0,
-    saturation_goal: float | int | None = None,
-    min_iterations: int | None = None,
     num_iterations: int | None = None,
-    monotone: str = "minmax",
-    disturbance: Schedule = 0.0,
-    collapse: bool = False,
     baselines: Float[Array, "m _ _ _"] | None = None,
     key: Key | None = None,
     loop: str = "scan",
@@ -69,8 +49,8 @@ def ablation_path(
     (``project``). A step costs ``num_masks`` evaluations forward and back, twice as many for "contrastive" and
     "straddle"; images that are done cost nothing.
 
-    Options that are None are the preset's. Numbers among them may be functions of the iteration's index (optax
-    schedules), or arrays, which do not compile anew. ``AblationPath.reasons`` says how each image fared.
+    How it goes about it is in ``settings``; the commonest of them are options too, which override it.
+    ``AblationPath.reasons`` says how each image fared.
 
     Args:
       f: classifier, images ``[n h w c]`` to logits ``[n k]``.
@@ -84,42 +64,16 @@ def ablation_path(
       num_masks: times, at i/(num_masks + 1).
       score: "retaining", "dissipating", "contrastive" (retaining by φ, dissipating by 1 − φ) or "straddle" (a retaining
         and a dissipating path, drawn together).
-      objective: what is climbed: "probability", "log_probability", "log_odds" or "logit" of a class (scores of your own
-        are climbed as they are). Scores reported stay probabilities.
-      preset: "default" or "thesis"; see ``jaxsal.paths.settings.PRESETS``.
-      step: largest change of a mask value in a step, over all times of a path together.
-      optimizer: an optax transformation that descends, such as ``optax.sgd(1.0, momentum=0.9)``; each image has its
-        own. Use one object throughout: each new one compiles anew.
-      normalize: scale steps to ``step``, before masks are nudged and made an ablation path again, which takes some of
-        them away; "performed": scale what is left of them after that, from path to path (Algorithm 2, line 9); where
-        paths cannot go so far, as far as they do. False: ``step`` times the gradient or the optimizer's update.
-      metric: of the space of masks, which makes a gradient of slopes: "mass", each feature by its weight
-        ``basis.weights``, as time goes by it (thesis, §4.3.3), so that light ones are moved as readily as heavy ones;
-        or "euclidean", all alike. Where all weigh the same, as pixels do, it is the same.
-      zero_mass: steps do not change the mass of a mask.
-      blur_sigma: Gaussian blur of the masks in each iteration, in pixels of the image. For masks that are pictures;
-        others are not blurred by a preset.
-      gradient_sigma: likewise, of the gradient.
-      border: what blurs see outside of the image: "mirror" (as the thesis) or the masks' "mean". Mirrored, a mask that
-        is high at the border is blurred less there than elsewhere, and paths favour the border.
-      jitter: each evaluation sees its image moved by up to so many pixels, at random.
-      average: answer the mean of the paths of all iterations (a path too), not the last.
+      settings: ``Settings``, such as ``Settings(jitter=4)`` (the thesis's but for that) or
+        ``PRESETS["default"].replace(jitter=4)``; or the name of a preset, "default" or "thesis".
+      objective: what is climbed: "probability", "log_probability", "log_odds" or "logit" of a class. Here and in what
+        follows None is what the settings say.
+      blur_sigma: Gaussian blur of the masks in each iteration, in pixels of the image. For masks that are pictures.
       saturation: strength of the push of masks towards 0 and 1 in each iteration (Eq. 2.26).
-      saturate_first: push before the blur (as the published code), not after (as the thesis).
-      pinch: strength of the pull between the paths of "straddle" (Eq. 2.29).
-      distance_penalty: λ ≥ 0 of Eq. 2.16, for "straddle": climbed is, and scored, P↑ + P↓ − λ ‖φ↑ − φ↓‖, the distance
-        being ``AblationPath.distance``. (The thesis calls it a penalty and adds it.) Without, the pinch alone draws
-        the paths together.
-      saturation_goal: an image is done when its masks are so near to 0 and 1 (Eq. 2.31),
-      min_iterations: after so many iterations at least,
-      num_iterations: and at most.
-      monotone: how to make masks monotone, see ``monotonize``.
-      disturbance: standard deviation of noise added to the masks in each iteration (§2.4.3A).
-      collapse: evaluate random binary masks with the probabilities φ (§2.4.3B), drawn anew for each pixel of the image,
-        for each feature of a basis that has others; slopes go straight through.
+      num_iterations: steps at most.
       baselines: a set of images ``float[m h w c]``, from which each evaluation draws its baseline (§2.4.3C); scores
         reported are against that of the basis.
-      key: randomness, for jitter, disturbance, collapse and baselines; ``jax.random.key(0)`` by default.
+      key: randomness, for jitter, disturbance, collapse and baselines (settings); ``jax.random.key(0)`` by default.
       loop: "scan" (reverse-differentiable, iterations recomputed) or "while" (ends with the slowest image under
         ``jax.vmap`` too).
       batch_size: classifier evaluations in flight, over images, times and branches; None for all.
@@ -135,20 +89,13 @@ def ablation_path(
     """
     choice("score", score, KINDS)
     choice("loop", loop, _ascent.LOOPS)
-    given = {
-        "objective": objective, "step": step, "normalize": normalize, "metric": metric, "zero_mass": zero_mass,
-        "blur_sigma": blur_sigma, "gradient_sigma": gradient_sigma, "border": border, "jitter": jitter,
-        "average": average, "saturation": saturation, "saturate_first": saturate_first, "pinch": pinch,
-        "saturation_goal": saturation_goal, "min_iterations": min_iterations, "num_iterations": num_iterations,
-    }  # fmt: skip
-    check_penalty(score, distance_penalty)
-    settings = settle_settings(preset, given, math.sqrt(math.prod(x.shape[1:3])))
-    if not callable(disturbance):
-        not_negative("disturbance", disturbance)
+    given = {"objective": objective, "blur_sigma": blur_sigma, "saturation": saturation}
+    how = settle_settings(settings, {**given, "num_iterations": num_iterations}, math.sqrt(math.prod(x.shape[1:3])))
+    check_penalty(score, how.distance_penalty)
     chosen = probability(settle(f, x, target))
     if objective is None and chosen.kind not in OF_A_CLASS:
-        settings = dataclasses.replace(settings, objective="probability")
-    check_objective(settings.objective, chosen)
+        how = how.replace(objective="probability")
+    check_objective(how.objective, chosen)
     if basis is None:
         baseline = known_baselines.blur if baseline is None else baseline
         basis = Pixels(x, known_baselines.images_of(baseline, f, x, target), mask_shape)
@@ -162,15 +109,16 @@ def ablation_path(
                 message("baselines", f"shape {baselines.shape}", f"[m, {', '.join(map(str, x.shape[1:]))}]")
             )
         _ascent.with_baseline(basis, baselines[0])
-    problem = _ascent.Problem(
-        f, basis, chosen, score, settings, optimizer, monotone, _cells(basis, x, blur_sigma, gradient_sigma),
-        distance_penalty, disturbance, collapse, baselines, jax.random.key(0) if key is None else key, batch_size,
-    )  # fmt: skip
+    cells = _cells(basis, x, blur_sigma, how.gradient_sigma)
+    key = jax.random.key(0) if key is None else key
+    problem = _ascent.Problem(f, basis, chosen, score, how, cells, baselines, key, batch_size)
     path = affine((x.shape[0], *basis.mask_shape), num_masks)
     paths = jnp.broadcast_to(path[:, None], (x.shape[0], num_paths(score), *path.shape[1:]))
     paths = paths + jnp.zeros_like(x, paths.dtype, shape=paths.shape)  # spread over devices like the images
     state = _ascent.LOOPS[loop](problem, _ascent.start(problem, paths))
-    return finished(f, basis, state.answer, chosen, score, distance_penalty, batch_size, state.status, state.iterations)
+    return finished(
+        f, basis, state.answer, chosen, score, how.distance_penalty, batch_size, state.status, state.iterations
+    )
 
 
 def _cells(basis: Any, x: Any, *sigmas: Any) -> tuple[float, float] | None:

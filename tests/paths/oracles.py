@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
+from jaxsal import paths
+
 
 def minmax(p, statistic=lambda block: (block.min() + block.max()) / 2):
     """max over starts up to t of the min over ends from t of the statistic of the block."""
@@ -85,3 +87,12 @@ def random_masks(*shape, seed=0, noise=0.3):
     rng = np.random.default_rng(seed)
     times = np.arange(1, shape[1] + 1) / (shape[1] + 1)
     return (times.reshape(-1, *[1] * (len(shape) - 2)) + noise * rng.normal(size=shape)).astype(np.float32)
+
+
+def optimised(f, x, target=None, *, preset="default", method=paths.ablation_path, **options):
+    """``ablation_path`` with every setting as a keyword."""
+    own = {field.name for field in dataclasses.fields(paths.Settings)}
+    own -= {"objective", "blur_sigma", "saturation", "num_iterations"}
+    changed = {name: options.pop(name) for name in [*options] if name in own}
+    settings = paths.settings.preset(preset).replace(**changed)
+    return method(f, x, target, settings=settings, **options)

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from nets import images
+from paths.oracles import optimised as ablation_path
 from paths.oracles import random_masks, where
 from scipy import ndimage
 
 from jaxsal.features import BlurPyramid, Patches, Pixels, baselines
-from jaxsal.paths import ablation_path, affine, evaluate, project, score_gradient
+from jaxsal.paths import affine, evaluate, project, score_gradient
 from jaxsal.paths._ascent import gaussian
 from jaxsal.paths.settings import PRESETS, settle_settings
 
@@ -204,8 +205,7 @@ def test_presets_of_the_benchmark():
 
     def settled(*words):
         options = benchmark.arguments(["--data", ".", *words])
-        given = benchmark.chosen(options, options.blur_sigma[0], options.saturation[0])
-        return settle_settings(options.preset, given, 224.0)
+        return settle_settings(benchmark.chosen(options, options.blur_sigma[0], options.saturation[0]), {}, 224.0)
 
     assert settled("--preset", "thesis") == PRESETS["thesis"]
     assert (PRESETS["thesis"].blur_sigma, PRESETS["thesis"].saturation, PRESETS["thesis"].pinch) == (7.0, 0.8, 0.1)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,12 +7,13 @@ import optax
 import pytest
 from nets import images, tiny
 from paths import oracles
+from paths.oracles import optimised as ablation_path
 from paths.oracles import where
 from scipy import linalg, ndimage
 
-from jaxsal import targets
+from jaxsal import paths, targets
 from jaxsal.features import BlurPyramid, Patches, Pixels, Segments
-from jaxsal.paths import Status, ablation_path, ablation_path_heatmap, average, contrastive_average
+from jaxsal.paths import PRESETS, Settings, Status, ablation_path_heatmap, average, contrastive_average
 from jaxsal.paths._ascent import steepest
 
 SMALL = {
@@ -400,6 +403,8 @@ def test_preset_of_the_thesis():
         saturation=0.8, saturate_first=False, border="mirror", saturation_goal=0.8,
     )  # fmt: skip
     np.testing.assert_array_equal(whole.masks, spelled.masks)
+    by_name = paths.ablation_path(f, x, 1, **size, settings="thesis")
+    np.testing.assert_array_equal(whole.masks, by_name.masks)
     changed = ablation_path(f, x, 1, **size, preset="thesis", blur_sigma=1.0)
     assert float(jnp.abs(changed.masks - whole.masks).max()) > 1e-3
 
@@ -445,29 +450,29 @@ def test_numbers_as_arrays_do_not_compile_anew():
 
 def test_heatmap():
     f, x = where(), images(2, 8)
-    got = ablation_path_heatmap(f, x, 1, reduction="influence_weighted", windowed=True, **SMALL)
+    heatmap = functools.partial(ablation_path, method=ablation_path_heatmap, **SMALL)
+    got = heatmap(f, x, 1, reduction="influence_weighted", windowed=True)
     assert got.shape == (2, 8, 8) and bool(jnp.isfinite(got).all())
-    half = ablation_path_heatmap(f, x.astype(jnp.bfloat16), 1, **SMALL)
+    half = heatmap(f, x.astype(jnp.bfloat16), 1)
     assert half.dtype == jnp.bfloat16
     with pytest.raises(ValueError, match="one of: average"):
-        ablation_path_heatmap(f, x, 1, reduction="averaged", **SMALL)
+        heatmap(f, x, 1, reduction="averaged")
 
 
 def test_bad_input():
     f, x = where(), images(2, 8)
     cases = [
         ("score", {"score": "contrast"}),
-        ("preset", {"preset": "paper"}),
+        ("settings", {"preset": "paper"}),
         ("objective", {"objective": "odds"}),
         ("loop", {"loop": "for"}),
-        ("way to monotonize", {"monotone": "l1"}),
+        ("monotone", {"monotone": "l1"}),
         ("at least 0", {"step": -1.0}),
         ("at least 0", {"blur_sigma": float("nan")}),
         ("at least 0", {"disturbance": -0.1, "key": jax.random.key(0)}),
         ("saturation in", {"saturation_goal": 1.5}),
         ("more than 0", {"num_masks": 0}),
         ("more than 0", {"min_iterations": 0}),
-        ("num_iterations", {"min_iterations": 9}),
         ("beside a basis", {"basis": Pixels(x, 0.0, (4, 4))}),
         ("those of x", {"basis": Pixels(x[:1], 0.0, (4, 4)), "baseline": None}),
         ("baselines", {"baselines": images(1, 4), "key": jax.random.key(0)}),
@@ -479,3 +484,10 @@ def test_bad_input():
         ablation_path(f, x, 3, **SMALL)
     with pytest.raises(TypeError, match="option"):
         ablation_path(f, x, 1, sigma=2.0)
+    size = {"baseline": 0.0, "mask_shape": (4, 4), "num_masks": 3}
+    with pytest.raises(ValueError, match="at most num_iterations"):
+        paths.ablation_path(f, x, 1, **size, settings=Settings(min_iterations=9, num_iterations=8))
+    with pytest.raises(TypeError, match="Settings, or one of"):
+        paths.settings.preset({"jitter": 0})
+    with pytest.raises(TypeError, match="setting: got 'jiter', expected one of: jitter"):
+        PRESETS["default"].replace(jiter=1)

@@ -174,11 +174,12 @@ def test_features_smoothed_after_the_cut(basis):
 def test_gradient_and_time_go_by_the_same_weights(basis):
     """Of the two variants of §4.3.3, by default one: all by the norms, or with equal weights all alike."""
     f, x = js.models.load("scenes"), pictures()
-    same = {"preset": "thesis", "num_masks": 3, "num_iterations": 1, "saturation": 0.0}
-    path = {name: np.asarray(js.ablation_path(f, x, 3, basis=own, **how, **same).masks) for name, own, how in (
-        ("norm", basis, {}), ("norm, mass", basis, {"metric": "mass"}), ("norm, mixed", basis, {"metric": "euclidean"}),
-        ("equal", dataclasses.replace(basis, weighing="equal"), {}),
-        ("equal, euclidean", dataclasses.replace(basis, weighing="equal"), {"metric": "euclidean"}),
+    same = {"num_masks": 3, "num_iterations": 1, "saturation": 0.0}
+    by = {name: js.paths.Settings(metric=name) for name in ("mass", "euclidean")}
+    path = {name: np.asarray(js.ablation_path(f, x, 3, basis=own, settings=how, **same).masks) for name, own, how in (
+        ("norm", basis, "thesis"), ("norm, mass", basis, by["mass"]), ("norm, mixed", basis, by["euclidean"]),
+        ("equal", dataclasses.replace(basis, weighing="equal"), "thesis"),
+        ("equal, euclidean", dataclasses.replace(basis, weighing="equal"), by["euclidean"]),
     )}  # fmt: skip
     np.testing.assert_array_equal(path["norm"], path["norm, mass"])
     np.testing.assert_allclose(path["equal"], path["equal, euclidean"], atol=1e-4)
@@ -297,7 +298,7 @@ METHODS = {
     "extremal_perturbation": lambda f, x, t, b: js.extremal_perturbation(f, x, t, basis=b, num_steps=2),
     **{
         f"ablation_path {score}": lambda f, x, t, b, s=score: js.paths.average(
-            js.ablation_path(f, x, 3, basis=b, score=s, preset="thesis", num_masks=4, num_iterations=2)
+            js.ablation_path(f, x, 3, basis=b, score=s, settings="thesis", num_masks=4, num_iterations=2)
         )
         for score in ("retaining", "dissipating", "contrastive", "straddle")
     },
