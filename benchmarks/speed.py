@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,37 +27,60 @@ import jaxsal as js
 from jaxsal.tracing._lowering import lowered
 
 STEPS, SAMPLES, BATCH = 8, 8, 8
-OPTIONS = {
-    "integrated_gradients": {"num_steps": STEPS, "batch_size": BATCH},
-    "blur_integrated_gradients": {"num_steps": STEPS, "batch_size": BATCH},
-    "smooth_gradient": {"num_samples": SAMPLES, "batch_size": BATCH},
-    "var_gradient": {"num_samples": SAMPLES, "batch_size": BATCH},
-    "score_cam": {"batch_size": BATCH},
-    "ablation_cam": {"batch_size": BATCH},
-}
+CELLS, MASKS, ITERATIONS = 4, 3, 2  # patches along a side; of an ablation path
+Costs = dict[str, float]
 
 
-AGNOSTIC = ("eigen_cam", "kpca_cam", "eigen_salience", "eigen_fused", "signature", "fem")
-
-
-def evaluations(name: str, channels: int) -> dict[str, float]:
-    """What a method must evaluate for one image: forward, both (forward and backward), head, head_both."""
-    layer = {"features": 1, "head_both": 1}
+def settings(x: jax.Array) -> dict[str, dict[str, Any]]:
+    """Options of the methods that have a choice of how much to evaluate."""
+    side = x.shape[1] // CELLS
+    patches, flight = js.features.Patches(x, 0.0, side), {"batch_size": BATCH}
     return {
-        "gradient": {"both": 1},
-        "input_x_gradient": {"both": 1},
+        "integrated_gradients": {"num_steps": STEPS, **flight},
+        "blur_integrated_gradients": {"num_steps": STEPS, **flight},
+        "smooth_gradient": {"num_samples": SAMPLES, **flight},
+        "var_gradient": {"num_samples": SAMPLES, **flight},
+        "score_cam": flight,
+        "ablation_cam": flight,
+        "occlusion": {"window": side, "stride": side, **flight},
+        "rise": {"num_masks": SAMPLES, **flight},
+        "lime": {"num_samples": SAMPLES, "basis": patches, **flight},
+        "kernel_shap": {"num_samples": 2 * CELLS**2, "basis": patches, **flight},
+        "shapley": {"num_permutations": 2, "basis": patches, **flight},
+        "meaningful_perturbation": {"num_steps": STEPS, **flight},
+        "extremal_perturbation": {"num_steps": STEPS, "areas": (0.1,), **flight},
+        "ablation_path": {"num_masks": MASKS, "num_iterations": ITERATIONS, "baseline": 0.0, **flight},
+    }
+
+
+def evaluations(channels: int) -> dict[str, Costs]:
+    """What each method must evaluate for one image: forward, both (forward and backward), features, head, head_both."""
+    layer = {"features": 1, "head_both": 1}
+    weighted = ("cam", "grad_cam", "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam", "eigen_grad_cam")
+    one = ("gradient", "input_x_gradient", "deconvnet", "guided_backprop", "lrp", "deep_taylor", "excitation_backprop")
+    agnostic = ("eigen_cam", "kpca_cam", "eigen_salience", "eigen_fused", "signature", "fem")
+    return {
+        **{name: {"both": 1} for name in one},
+        **dict.fromkeys(weighted, layer),
+        **{name: {"features": 1} for name in agnostic},
         "integrated_gradients": {"both": STEPS},
         "blur_integrated_gradients": {"both": STEPS},
         "smooth_gradient": {"both": SAMPLES},
         "var_gradient": {"both": SAMPLES + 1},
-        "deconvnet": {"both": 1},
-        "guided_backprop": {"both": 1},
-        "cam": {"forward": 1},
+        "deeplift": {"forward": 1, "both": 1},
+        "cnn_fixations": {"forward": 1},
         "guided_grad_cam": {"both": 1, **layer},
         "score_cam": {"forward": channels + 2},
         "ablation_cam": {"features": 1, "head": channels + 1},
-        **{name: {"features": 1} for name in AGNOSTIC},
-    }.get(name, layer)
+        "occlusion": {"forward": CELLS**2 + 1},
+        "rise": {"forward": SAMPLES},
+        "lime": {"forward": SAMPLES + 1},
+        "kernel_shap": {"forward": 2 * CELLS**2 + 2},
+        "shapley": {"forward": 2 * (CELLS**2 - 1) + 2},
+        "meaningful_perturbation": {"both": STEPS},
+        "extremal_perturbation": {"both": STEPS},
+        "ablation_path": {"both": MASKS * ITERATIONS, "forward": MASKS},
+    }
 
 
 def clock(call: Callable[[], object], repeats: int) -> tuple[float, float]:
@@ -101,6 +125,8 @@ def main() -> int:
     parser.add_argument("--peers", action="store_true", help="time captum and pytorch-grad-cam too")
     parser.add_argument("--out", type=Path, help="write a CSV file")
     options = parser.parse_args()
+    if unknown := {*(options.method or ())} - js.METHODS.keys():
+        parser.error(f"--method: got {', '.join(sorted(unknown))}, expected some of: {', '.join(js.METHODS)}")
 
     f = js.models.create(options.model)
     if options.peers:
@@ -118,20 +144,22 @@ def main() -> int:
     print(f"{options.model}, {options.images} x {options.size} px, {jax.devices()[0].device_kind}")
     for title, costs in (("bare", plain), ("same form", form)):
         print(f"  {title:9}", ", ".join(f"{k} {1e3 * v:.1f} ms" for k, v in costs.items()), "an image")
-    peers = peer_methods(state, f, x, OPTIONS) if options.peers else {}
-    rows = []
+    peers = peer_methods(state, f, x, settings(x)) if options.peers else {}
+    rows, chosen, needs = [], settings(x), evaluations(channels)
+    if missing := js.METHODS.keys() - needs.keys():
+        parser.error(f"no costs are known of {', '.join(sorted(missing))}: add them to evaluations()")
     print(f"{'method':26}{'first s':>9}{'call s':>9}{'/bare':>8}{'/same form':>12}{'peer s':>9}{'peer/ours':>11}")
     for name, method in js.METHODS.items():
         if options.method and name not in options.method:
             continue
-        settings = OPTIONS.get(name, {})
+        own = chosen.get(name, {})
         try:
-            first, call = clock(lambda m=method, s=settings: m(f, x, 3, **s), options.repeats)
+            first, call = clock(lambda m=method, s=own: m(f, x, 3, **s), options.repeats)
         except ValueError as error:  # plain CAM on a network without pooling and dense, say
             print(f"{name:26} not applicable: {error}")
             continue
-        need = evaluations(name, channels)
-        ratios = [call / (options.images * sum(costs[k] * n for k, n in need.items())) for costs in (plain, form)]
+        need = needs[name].items()
+        ratios = [call / (options.images * sum(costs[k] * n for k, n in need)) for costs in (plain, form)]
         peer = clock(peers[name], max(1, options.repeats // 2))[1] if name in peers else None
         shown = f"{peer:9.3f}{peer / call:11.2f}" if peer else ""
         print(f"{name:26}{first:9.2f}{call:9.3f}{ratios[0]:8.2f}{ratios[1]:12.2f}{shown}", flush=True)
