@@ -70,6 +70,9 @@ def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,), wait: bo
     Raises:
       TypeError: not an array of floating-point numbers.
       ValueError: of another rank, an empty axis; NaN or infinite values, if they are at hand.
+
+    Warns:
+      UserWarning: it looks channels-first, or, if its values are at hand, as if they were in 0 to 255.
     """
     if not isinstance(x, jax.Array | np.ndarray):
         raise TypeError(message(what, type(x).__name__, "an array float[n h w c]", "See js.images.read."))
@@ -86,7 +89,19 @@ def images(x: Any, what: str = "images", ranks: tuple[int, ...] = (4,), wait: bo
         warnings.warn(message(what, f"shape {tuple(x.shape)}", "[n h w c], channels last", hint), stacklevel=4)
     if wait or at_hand(x):
         finite(x, what)
+        _in_bytes(x, what)
     return x if isinstance(x, jax.Array) else jnp.asarray(x)
+
+
+def _in_bytes(x: Any, what: str) -> None:
+    """Warn of images that look as if they were in 0 to 255."""
+    if not readable(x):
+        return
+    with jax.ensure_compile_time_eval():
+        low, high = float(x.min()), float(x.max())
+    if low >= 0 and high > 100:
+        hint = "If they are in 0 to 255, divide by 255; maps of what no network was trained on mean nothing."
+        warnings.warn(message(what, f"values from {low:g} to {high:g}", "about 0 to 1", hint), stacklevel=5)
 
 
 def finite(x: Any, what: str) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import warnings
 import weakref
 
 import jax
@@ -84,6 +85,16 @@ def test_images_of_few_rows_and_many_channels_are_warned_of_only():
     with pytest.warns(UserWarning, match="channels-first"):
         out = js.gradient(lambda v: v.mean((1, 2)), x, 5)
     np.testing.assert_allclose(out, np.broadcast_to(np.eye(8)[5] / 24, x.shape), rtol=1e-6)
+
+
+def test_images_in_bytes_are_warned_of():
+    f, x = tiny(), np.asarray(images(1, 8))
+    with pytest.warns(UserWarning, match="divide by 255"):
+        js.gradient(f, 255 * x, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        js.gradient(f, x, 0)
+        js.gradient(f, 4 * (x - 0.5), 0)  # normalised
 
 
 def test_numbers_of_numpy_in_what_is_no_method():
