@@ -114,14 +114,21 @@ def golden():
 COMPILES_OFTEN = ("test_jit_is_eager", "test_vmap_is_loop_is_batch", "test_batch_size", "test_gradient", "test_bf16")
 
 
+SLOW = frozenset((Path(__file__).parent / "slow.txt").read_text().split("\n"))
+"""Cases that took more than four seconds, of tests whose other cases are in the default run, or that are covered there
+by shorter ones."""
+
+
 def pytest_collection_modifyitems(items):
-    """Contracts of methods that compile for long: the tests that do so several times are slow ones.
+    """Contracts of methods that compile for long: the tests that do so several times are slow ones; so are ``SLOW``.
 
     Tests of one method stand together, so that one process runs them: they share compiled programs.
     """
     for item in items:
         contract = getattr(item, "callspec", None) and item.callspec.params.get("contract")
-        if getattr(contract, "long", False) and item.originalname in COMPILES_OFTEN:
+        long = getattr(contract, "long", False) and item.originalname in COMPILES_OFTEN
+        place = item.path.relative_to(Path(__file__).parents[1]).as_posix()
+        if long or f"{place}::{item.nodeid.split('::', 1)[1]}" in SLOW:
             item.add_marker(pytest.mark.slow)
     order = {item: (item.path, _contract(item)) for item in items}
     rank = {key: i for i, key in enumerate(dict.fromkeys(order.values()))}

@@ -111,3 +111,12 @@ def test_paths_say_what_is_public():
         if getattr(importlib.import_module(parent), name, module) is not module:
             hidden.append(found.name)
     assert hidden == []
+
+
+def test_slow_tests_are_there():
+    """Each line of ``slow.txt`` names a test."""
+    for line in (ROOT / "tests" / "slow.txt").read_text().splitlines():
+        file, *_, test = line.split("::")
+        assert f"def {test.split('[')[0]}(" in (ROOT / file).read_text() + (ROOT / "tests/contracts.py").read_text(), (
+            line
+        )
