@@ -11,6 +11,7 @@ from flax import nnx
 from jaxsal import models
 from jaxsal.models._architectures.cifar_resnet import Block
 from jaxsal.models._architectures.registry import architecture
+from jaxsal.models._files import state_dict
 from jaxsal.models._files.state_dict import _OneKey
 from jaxsal.tracing._taps import capture, taps
 
@@ -187,7 +188,7 @@ def test_transform_input_converts_between_normalisations():
     image = np.random.default_rng(0).uniform(size=(1, 32, 32, 3))
     weights = {
         key: np.random.default_rng(len(key)).normal(size=entry.shape) * 0.05 + key.endswith("running_var")
-        for key, entry in models.state_dict.name_map(abstract("googlenet", num_classes=3)).items()
+        for key, entry in state_dict.name_map(abstract("googlenet", num_classes=3)).items()
     }
     plain = models.from_torchvision("googlenet", weights)
     converting = models.from_torchvision("googlenet", weights, transform_input=True)
