@@ -306,10 +306,14 @@ def test_no_softmax():
         u = jnp.exp(z(x) / 9)
         return (u / u.sum(2)[:, None, :]).mean(1)
 
+    def twice(x):  # of its own logarithm: log Σ exp is another there
+        u = jax.nn.log_softmax(z(x))
+        return (u - 2 * jax.nn.logsumexp(u, -1, keepdims=True)).mean(1)
+
     with jax.enable_x64(True):
         x = jnp.asarray(X)
         base = 0.3 * x[::-1, :, ::-1] + 0.1
-        for f in (crossed, summed):
+        for f in (crossed, summed, twice):
             got = js.deeplift(f, x, 1, baseline=base).sum((1, 2, 3))
             np.testing.assert_allclose(got, f(x)[:, 1] - f(base)[:, 1], rtol=1e-9)
 
